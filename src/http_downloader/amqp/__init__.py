@@ -1,0 +1,1 @@
+"""The message broker's side of the house: orders in, events out."""

@@ -1,0 +1,358 @@
+"""Orders and queued runs: the queue that workers claim from. Every writer of a run shows its fencing token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..domain.errors import LeaseLost
+from ..domain.events import Event
+from ..domain.files import file_key
+from ..domain.listing import Gap
+from ..domain.orders import FIRST_LOCAL_SOURCE_ID, Order
+from ..domain.runs import Ending, RunState
+from . import outbox
+from .engine import query, transaction
+from .schema import catalog, orders, runs, sites, sources
+
+CANDIDATES = 20
+"""Queued runs that one claim looks at: more only matters when that many others claim in the same moment."""
+
+LOG_LENGTH = 20_000
+"""Characters of a run's log that are kept: the tail tells how it ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A run that this worker owns until its lease ends. `fence` goes into every write for it."""
+
+    run: int
+    run_id: str
+    """Unique over all catalogs: what events and people see."""
+    source_id: int
+    url: str
+    content_path: str
+    site: str
+    owner: str
+    fence: int
+    attempt: int
+    """From 1."""
+    correlation_id: str | None
+    counts: dict[str, int]
+    log: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    run: int
+    joined: bool
+    """The source had a queued run already: the order is answered by that one."""
+
+
+@transaction
+def submit(
+    db: Connection,
+    order: Order,
+    *,
+    site: str,
+    now: datetime,
+    message_id: str | None = None,
+    correlation_id: str | None = None,
+    redelivered: bool = False,
+) -> Submitted:
+    """Journal an order: it joins the queued run of its source, or makes one. The latest URL and folder count."""
+    if redelivered and message_id is not None:
+        # The ack of the first delivery was lost with its connection: this one is journalled already.
+        known = db.execute(sa.select(orders.c.run_id).where(orders.c.message_id == message_id)).scalar()
+        if known is not None:
+            return Submitted(run=known, joined=True)
+    _put_source(db, order, site, now)
+    run = db.execute(
+        sa.select(runs.c.id)
+        .where(runs.c.source_id == order.source_id, runs.c.state == RunState.QUEUED)
+        .order_by(runs.c.id.desc())
+        .limit(1)
+    ).scalar()
+    joined = run is not None
+    place = {"url": order.url, "content_path": order.content_path, "site": site}
+    if joined:
+        db.execute(sa.update(runs).where(runs.c.id == run).values(**place))
+    else:
+        run = db.execute(
+            sa.insert(runs).values(
+                source_id=order.source_id,
+                state=RunState.QUEUED,
+                priority=0,
+                attempt=0,
+                not_before=now,
+                fence=0,
+                correlation_id=correlation_id or message_id,
+                created_at=now,
+                counts={},
+                gaps=[],
+                log="",
+                **place,
+            )
+        ).inserted_primary_key[0]
+    db.execute(sa.insert(orders).values(run_id=run, source_id=order.source_id, message_id=message_id, received_at=now))
+    assert run is not None
+    return Submitted(run=run, joined=joined)
+
+
+def _put_source(db: Connection, order: Order, site: str, now: datetime) -> None:
+    """Make or change the source, and hold its row: two orders for one source take turns."""
+    values = {
+        "url": order.url,
+        "url_key": file_key(order.url),
+        "content_path": order.content_path,
+        "site": site,
+    }
+    _ensure(db, sites, sites.c.name, site, {})
+    _ensure(db, sources, sources.c.id, order.source_id, {**values, "created_at": now})
+    db.execute(sa.select(sources.c.id).where(sources.c.id == order.source_id).with_for_update())
+    db.execute(sa.update(sources).where(sources.c.id == order.source_id).values(**values))
+
+
+def _ensure(db: Connection, table: sa.Table, key: sa.Column[Any], value: object, rest: dict[str, Any]) -> None:
+    if db.execute(sa.select(key).where(key == value)).first():
+        return
+    try:
+        with db.begin_nested():
+            db.execute(sa.insert(table).values({key.name: value, **rest}))
+    except sa.exc.IntegrityError:
+        pass  # another worker was faster
+
+
+@transaction
+def local_source_id(db: Connection, url: str) -> int:
+    """The id of the source with this URL, or the next free id of those that are given on this machine."""
+    found = db.execute(
+        sa.select(sources.c.id).where(sources.c.url_key == file_key(url), sources.c.url == url).order_by(sources.c.id)
+    ).scalar()
+    if found is not None:
+        return int(found)
+    last = db.execute(sa.select(sa.func.max(sources.c.id)).where(sources.c.id >= FIRST_LOCAL_SOURCE_ID)).scalar()
+    return FIRST_LOCAL_SOURCE_ID if last is None else int(last) + 1
+
+
+@transaction
+def claim(
+    db: Connection,
+    *,
+    owner: str,
+    lease: timedelta,
+    now: datetime,
+    site_concurrency: int,
+    run: int | None = None,
+) -> Claim | None:
+    """Take the first queued run that may start now: its source is idle and its site has a free slot.
+
+    With `run`, that one and no other, even before its time: a person is waiting for it.
+    """
+    _expire(db, now)
+    other = runs.alias()
+    running = sa.select(sa.func.count()).select_from(other).where(other.c.state == RunState.RUNNING)
+    choice = (
+        sa.select(runs.c.id, runs.c.site, runs.c.source_id)
+        .where(
+            runs.c.state == RunState.QUEUED,
+            runs.c.id == run if run is not None else runs.c.not_before <= now,
+            running.where(other.c.source_id == runs.c.source_id).scalar_subquery() == 0,
+            running.where(other.c.site == runs.c.site).scalar_subquery() < site_concurrency,
+        )
+        .order_by(runs.c.priority.desc(), runs.c.id)
+        .limit(CANDIDATES)
+    )
+    for candidate in db.execute(choice).all():
+        # Between this row lock and the commit nobody else starts a run of this site: the counts below hold.
+        db.execute(sa.select(sites.c.name).where(sites.c.name == candidate.site).with_for_update())
+        by_site = db.execute(running.where(other.c.site == candidate.site)).scalar_one()
+        by_source = db.execute(running.where(other.c.source_id == candidate.source_id)).scalar_one()
+        if by_site >= site_concurrency or by_source:
+            continue
+        taken = db.execute(
+            sa.update(runs)
+            .where(runs.c.id == candidate.id, runs.c.state == RunState.QUEUED)
+            .values(
+                state=RunState.RUNNING,
+                owner=owner,
+                lease_until=now + lease,
+                fence=runs.c.fence + 1,
+                attempt=runs.c.attempt + 1,
+                started_at=sa.func.coalesce(runs.c.started_at, sa.bindparam("started", now, runs.c.started_at.type)),
+            )
+        )
+        if taken.rowcount == 1:
+            return _claim(db, candidate.id)
+    return None
+
+
+def _claim(db: Connection, run: int) -> Claim:
+    row = db.execute(sa.select(runs).where(runs.c.id == run)).one()
+    return Claim(
+        run=row.id,
+        run_id=run_name(db, row.id),
+        source_id=row.source_id,
+        url=row.url,
+        content_path=row.content_path,
+        site=row.site,
+        owner=row.owner,
+        fence=row.fence,
+        attempt=row.attempt,
+        correlation_id=row.correlation_id,
+        counts=row.counts,
+        log=row.log,
+    )
+
+
+def run_name(db: Connection, run: int) -> str:
+    identity = db.execute(sa.select(catalog.c.id).order_by(catalog.c.created_at)).scalar()
+    return f"{identity}-{run}"
+
+
+def _expire(db: Connection, now: datetime) -> None:
+    """Give back the runs whose worker has not renewed its lease. The attempt was not its fault: it counts again."""
+    db.execute(
+        sa.update(runs)
+        .where(runs.c.state == RunState.RUNNING, runs.c.lease_until < now)
+        .values(state=RunState.QUEUED, attempt=runs.c.attempt - 1, owner=None, lease_until=None)
+    )
+
+
+@transaction
+def release(db: Connection, owners: list[str]) -> int:
+    """Give back at once whatever workers own that are known to be dead. Returns the number of runs."""
+    db.execute(sa.update(runs).where(runs.c.owner.in_(owners), runs.c.state != RunState.RUNNING).values(owner=None))
+    given_back = db.execute(
+        sa.update(runs)
+        .where(runs.c.owner.in_(owners))
+        .values(state=RunState.QUEUED, attempt=runs.c.attempt - 1, owner=None, lease_until=None)
+    )
+    return given_back.rowcount
+
+
+@query
+def owners(db: Connection) -> list[str]:
+    return list(db.execute(sa.select(runs.c.owner).where(runs.c.owner.is_not(None)).distinct()).scalars())
+
+
+@transaction
+def renew(db: Connection, owner: str, until: datetime) -> None:
+    db.execute(sa.update(runs).where(runs.c.owner == owner).values(lease_until=until))
+
+
+def guard(db: Connection, claim: Claim) -> None:
+    """Hold the run's row for the rest of this transaction, or raise `LeaseLost`: first line of every write."""
+    row = db.execute(
+        sa.select(runs.c.fence, runs.c.owner, runs.c.state).where(runs.c.id == claim.run).with_for_update()
+    ).first()
+    if row is None or (row.fence, row.owner, row.state) != (claim.fence, claim.owner, RunState.RUNNING):
+        raise LeaseLost(f"run {claim.run_id} belongs to another worker now; what this one still had is dropped")
+
+
+@transaction
+def put_back(
+    db: Connection,
+    claim: Claim,
+    *,
+    not_before: datetime,
+    ending: Ending | None,
+    counts: dict[str, int],
+    gaps: list[Gap],
+    log: str,
+) -> None:
+    """End an attempt but not the run. `ending` is None when the run was interrupted: the attempt counts again."""
+    guard(db, claim)
+    values: dict[str, Any] = {"state": RunState.QUEUED, "not_before": not_before, "counts": counts}
+    values |= {"gaps": _gaps(gaps), "log": log[-LOG_LENGTH:]}
+    if ending is None:
+        values["attempt"] = runs.c.attempt - 1
+    else:
+        values |= {"reason": ending.reason, "detail": ending.detail}
+    db.execute(sa.update(runs).where(runs.c.id == claim.run).values(**values))
+    outbox.disown_if_drained(db, claim.run)
+
+
+@transaction
+def finish(
+    db: Connection,
+    claim: Claim,
+    *,
+    now: datetime,
+    ending: Ending,
+    counts: dict[str, int],
+    gaps: list[Gap],
+    log: str,
+    events: list[Event],
+) -> None:
+    """End the run, together with the events that tell of it."""
+    guard(db, claim)
+    db.execute(
+        sa.update(runs)
+        .where(runs.c.id == claim.run)
+        .values(
+            state=ending.state,
+            reason=ending.reason,
+            detail=ending.detail,
+            ended_at=now,
+            counts=counts,
+            gaps=_gaps(gaps),
+            log=log[-LOG_LENGTH:],
+        )
+    )
+    if ending.state is RunState.SYNCHRONIZED:
+        db.execute(sa.update(sources).where(sources.c.id == claim.source_id).values(synchronized_at=now))
+    outbox.add(db, claim.run, events, now)
+    outbox.disown_if_drained(db, claim.run)
+
+
+def _gaps(gaps: list[Gap]) -> list[list[str]]:
+    return [[str(gap.reason), gap.detail] for gap in gaps]
+
+
+@query
+def order_ids(db: Connection, run: int) -> list[str]:
+    """The message ids of the orders that a run answers, in the order of their arrival."""
+    found = db.execute(
+        sa.select(orders.c.message_id)
+        .where(orders.c.run_id == run, orders.c.message_id.is_not(None))
+        .order_by(orders.c.id)
+    )
+    return list(found.scalars())
+
+
+@query
+def idle_until(db: Connection) -> datetime | None:
+    """When the next queued run may start, as far as its own time goes; None when nothing is queued."""
+    found: datetime | None = db.execute(
+        sa.select(sa.func.min(runs.c.not_before, type_=runs.c.not_before.type)).where(runs.c.state == RunState.QUEUED)
+    ).scalar()
+    return found
+
+
+@query
+def get_run(db: Connection, run: int) -> dict[str, Any] | None:
+    row = db.execute(sa.select(runs).where(runs.c.id == run)).mappings().first()
+    return None if row is None else {**row, "run_id": run_name(db, run)}
+
+
+@query
+def list_runs(db: Connection, *, source_id: int | None, limit: int) -> list[dict[str, Any]]:
+    """The newest runs first."""
+    choice = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
+    if source_id is not None:
+        choice = choice.where(runs.c.source_id == source_id)
+    identity = run_name(db, 0).removesuffix("0")
+    return [{**row, "run_id": f"{identity}{row['id']}"} for row in db.execute(choice).mappings()]
+
+
+@query
+def list_sources(db: Connection) -> list[dict[str, Any]]:
+    """Every source with the state and reason of its newest run."""
+    newest = sa.select(sa.func.max(runs.c.id)).where(runs.c.source_id == sources.c.id).scalar_subquery()
+    choice = sa.select(sources, runs.c.state, runs.c.reason).outerjoin(runs, runs.c.id == newest).order_by(sources.c.id)
+    return [dict(row) for row in db.execute(choice).mappings()]

@@ -1,0 +1,62 @@
+"""Steps that lead from an older catalog to today's. Each stands alone: it never imports `schema`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection, Engine
+
+_LOCK = 5_837_201_944
+"""Any number, as long as all workers use the same."""
+
+
+def config(db: Connection | None = None) -> Config:
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    settings.set_main_option("path_separator", "os")
+    settings.attributes["connection"] = db
+    return settings
+
+
+def newest() -> str:
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def known() -> list[str]:
+    return [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()]
+
+
+def current(db: Connection) -> str | None:
+    return MigrationContext.configure(db).get_current_revision()
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    _under_lock(engine, command.upgrade, revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    _under_lock(engine, command.downgrade, revision)
+
+
+def _under_lock(engine: Engine, move: object, revision: str) -> None:
+    """Two workers that start at once must not both migrate: one waits, then finds it done."""
+    with engine.connect() as db:
+        name = db.dialect.name
+        with db.begin():
+            if name == "postgresql":
+                db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            elif name in ("mysql", "mariadb"):
+                db.execute(sa.text("SELECT GET_LOCK(:lock, 60)"), {"lock": f"http-downloader-{_LOCK}"})
+            # SQLite: BEGIN IMMEDIATE holds the only write lock there is.
+            try:
+                move(config(db), revision)  # type: ignore[operator]
+            finally:
+                if name in ("mysql", "mariadb"):
+                    db.execute(sa.text("SELECT RELEASE_LOCK(:lock)"), {"lock": f"http-downloader-{_LOCK}"})

@@ -1,0 +1,173 @@
+"""The tables. Migrations in `migrations/` lead to exactly this; a test compares the two on every engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC, stored as milliseconds since 1970: the three engines agree on nothing else."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
+        return None if value is None else (value - _EPOCH) // timedelta(milliseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Any) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(milliseconds=value)
+
+
+def _name(length: int) -> TypeEngine[str]:
+    """Text that is compared byte by byte: by default MariaDB takes `A.jpg` and `a.jpg` for the same, and
+    PostgreSQL cannot use an index for a prefix."""
+    mariadb = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return String(length).with_variant(mariadb, "mysql", "mariadb").with_variant(String(length, "C"), "postgresql")
+
+
+def _text() -> TypeEngine[str]:
+    return Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+
+
+def _id() -> TypeEngine[int]:
+    return BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
+
+
+catalog = Table(
+    "catalog",
+    metadata,
+    Column("id", _name(12), primary_key=True, doc="random: tells the runs of two catalogs apart"),
+    Column("created_at", Instant, nullable=False),
+)
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("name", _name(255), primary_key=True, doc="a row to lock while the runs of a site are counted"),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("url", _text(), nullable=False),
+    Column("url_key", _name(40), nullable=False),
+    Column("content_path", _name(700), nullable=False),
+    Column("site", _name(255), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("synchronized_at", Instant),
+    Index(None, "url_key"),
+    Index(None, "content_path"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("source_id", BigInteger, ForeignKey("sources.id"), nullable=False),
+    Column("url", _text(), nullable=False),
+    Column("content_path", _text(), nullable=False),
+    Column("site", _name(255), nullable=False),
+    Column("state", _name(16), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False, doc="attempts begun"),
+    Column("not_before", Instant, nullable=False),
+    Column("owner", _name(120), doc="the worker that runs it, or still has events of it to relay"),
+    Column("lease_until", Instant),
+    Column("fence", Integer, nullable=False, doc="grows with every claim; a writer with an older one is refused"),
+    Column("correlation_id", _name(255)),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("reason", _name(40)),
+    Column("detail", _text()),
+    Column("counts", JSON, nullable=False),
+    Column("gaps", JSON, nullable=False, doc="why the listing was not complete: [[reason, detail], …]"),
+    Column("log", _text(), nullable=False, doc="the tail of what gallery-dl and the hooks said"),
+    Index(None, "state", "not_before"),
+    Index(None, "site", "state"),
+    Index(None, "source_id", "state"),
+    Index(None, "owner"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("run_id", BigInteger, ForeignKey("runs.id"), nullable=False),
+    Column("source_id", BigInteger, nullable=False),
+    Column("message_id", _name(255)),
+    Column("received_at", Instant, nullable=False),
+    Index(None, "run_id"),
+    Index(None, "message_id"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("source_id", BigInteger, ForeignKey("sources.id"), nullable=False),
+    Column("remote_key", _name(40), nullable=False, doc="file_key(remote_id)"),
+    Column("remote_id", _text(), nullable=False),
+    Column("path_key", _name(40), doc="file_key(path): no two files hold one path"),
+    Column("path", _text(), doc="relative to CONTENT_ROOT"),
+    Column("url", _text()),
+    Column("size", BigInteger),
+    Column("sha256", _name(64)),
+    Column("state", _name(16), nullable=False),
+    Column("first_seen_at", Instant, nullable=False),
+    Column("downloaded_at", Instant, doc="none for a file that was adopted"),
+    Column("downloaded_run", BigInteger),
+    Column("missing_since", Instant),
+    Column("gone_runs", Integer, nullable=False, doc="runs in a row in which it answered 404 or 410"),
+    Column("gone_run", BigInteger, doc="the last of them"),
+    Column("tried_at", Instant, doc="last transfer that failed"),
+    Column("page_url", _text()),
+    Column("title", _text()),
+    Column("date", _name(40)),
+    Column("tags", JSON, nullable=False),
+    UniqueConstraint("source_id", "remote_key"),
+    UniqueConstraint("path_key"),
+    Index(None, "source_id", "state"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _id(), primary_key=True),
+    Column("run_id", BigInteger, ForeignKey("runs.id"), nullable=False),
+    Column("ends_run", Boolean, nullable=False, doc="goes out when nothing else of its run is left"),
+    Column("event", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index(None, "run_id"),
+)

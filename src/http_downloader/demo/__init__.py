@@ -1,0 +1,1 @@
+"""A small gallery on loopback, for trying the main job without the Internet."""

@@ -1,0 +1,85 @@
+"""Every error that a person can meet: a class, one sentence, an exit code, and what to do about it.
+
+DownloaderError
+ ├── SettingsError        a setting, option or file of the operator is wrong
+ ├── OrderRejected        an order that cannot be run, as it stands
+ ├── CatalogError         the database does not answer, or is not the one we know
+ ├── BrokerError          RabbitMQ refuses what we ask of it
+ ├── GalleryError         gallery-dl could not be started
+ ├── ContentError         the content folder cannot be used
+ └── LeaseLost            another worker took over this run; nothing more may be written for it
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every command; listed in the README."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3
+    FAILED_TRANSIENT = 4
+    FAILED_PERMANENT = 5
+    UNAVAILABLE = 6
+    CANCELLED = 130
+
+
+class DownloaderError(Exception):
+    """`str(error)` is one line for a person: what happened, to what, and what to do."""
+
+    exit_code = Exit.INTERNAL
+
+
+class SettingsError(DownloaderError):
+    exit_code = Exit.USAGE
+
+
+class CatalogError(DownloaderError):
+    exit_code = Exit.UNAVAILABLE
+
+
+class BrokerError(DownloaderError):
+    exit_code = Exit.UNAVAILABLE
+
+
+class GalleryError(DownloaderError):
+    exit_code = Exit.UNAVAILABLE
+
+
+class ContentError(DownloaderError):
+    exit_code = Exit.UNAVAILABLE
+
+
+class LeaseLost(DownloaderError):
+    exit_code = Exit.UNAVAILABLE
+
+
+class OrderFault(StrEnum):
+    """Why an order is rejected; the name travels in the header `reason`."""
+
+    TOO_LARGE = "too-large"
+    NOT_UTF8 = "not-utf8"
+    NOT_JSON = "not-json"
+    NOT_AN_OBJECT = "not-an-object"
+    DUPLICATE_KEY = "duplicate-key"
+    MISSING_KEY = "missing-key"
+    BAD_SOURCE_ID = "bad-source-id"
+    BAD_URL = "bad-url"
+    FORBIDDEN_SCHEME = "forbidden-scheme"
+    NO_EXTRACTOR = "no-extractor"
+    TRUNCATED_URL = "truncated-url"
+    BAD_CONTENT_PATH = "bad-content-path"
+
+
+class OrderRejected(DownloaderError):
+    """The order is wrong in itself: running it later would not help."""
+
+    exit_code = Exit.USAGE
+
+    def __init__(self, fault: OrderFault, sentence: str) -> None:
+        super().__init__(sentence)
+        self.fault = fault

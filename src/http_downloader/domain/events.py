@@ -1,0 +1,111 @@
+"""What is told to the world. The body of an event is exactly the documented one; all else travels beside it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+_NAMESPACE = uuid.UUID("6f1d2a36-6bd5-4b3f-8b45-0a8e5e8b7c11")
+
+
+class EventType(StrEnum):
+    FILE_DOWNLOADED = "file-downloaded"
+    FILE_SKIPPED = "file-skipped"
+    SOURCE_SYNCHRONIZED = "source-synchronized"
+    SOURCE_SYNC_FAILED = "source-sync-failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event. `run_id` is unique over all catalogs; `correlation_id` is the order's, where there was one.
+
+    `body` is what a consumer reads; `headers` are flat and hold no None.
+    """
+
+    type: EventType
+    run_id: str
+    source_id: int
+    body: Mapping[str, Any]
+    subject: str = ""
+    """What the event is about within its run: the remote id of a file, empty for the run itself."""
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    correlation_id: str | None = None
+
+    @property
+    def message_id(self) -> str:
+        """The same for the same fact, however often it is told: a consumer drops duplicates by it."""
+        name = f"{self.run_id}/{self.type}/{self.subject}"
+        return str(uuid.uuid5(_NAMESPACE, name.encode(errors="replace").decode()))
+
+    @property
+    def ends_run(self) -> bool:
+        """True for the one event that must be the last of its run."""
+        return self.type in (EventType.SOURCE_SYNCHRONIZED, EventType.SOURCE_SYNC_FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What all events of one run share."""
+
+    run_id: str
+    source_id: int
+    correlation_id: str | None = None
+
+
+def file_event(
+    kind: EventType,
+    run: RunContext,
+    *,
+    remote_id: str,
+    filename: str,
+    url: str | None = None,
+    size: int | None = None,
+    sha256: str | None = None,
+) -> Event:
+    """`filename` is relative to the source's content_path."""
+    headers = {"run_id": run.run_id, "url": url, "size": size, "sha256": sha256}
+    return Event(
+        type=kind,
+        run_id=run.run_id,
+        source_id=run.source_id,
+        body={"source_id": run.source_id, "filename": filename},
+        subject=remote_id,
+        headers={key: value for key, value in headers.items() if value is not None},
+        correlation_id=run.correlation_id,
+    )
+
+
+MAX_ORDERS_HEADER = 60_000
+"""Bytes of message ids in the `orders` header. AMQP puts all headers into one frame, 128 KiB by default."""
+
+
+def source_synchronized(run: RunContext, *, orders: list[str], counts: Mapping[str, int]) -> Event:
+    """`orders`: the message ids of all orders that the run answers; cut to what fits, `orders_total` tells."""
+    fitting, room = [], MAX_ORDERS_HEADER
+    for order in orders:
+        room -= len(order.encode()) + 5
+        if room < 0:
+            break
+        fitting.append(order)
+    return Event(
+        type=EventType.SOURCE_SYNCHRONIZED,
+        run_id=run.run_id,
+        source_id=run.source_id,
+        body={"source_id": run.source_id},
+        headers={"run_id": run.run_id, "orders": fitting, "orders_total": len(orders), **counts},
+        correlation_id=run.correlation_id,
+    )
+
+
+def source_sync_failed(run: RunContext, *, state: str, reason: str, detail: str) -> Event:
+    return Event(
+        type=EventType.SOURCE_SYNC_FAILED,
+        run_id=run.run_id,
+        source_id=run.source_id,
+        body={"source_id": run.source_id, "state": state, "reason": reason, "detail": detail},
+        headers={"run_id": run.run_id},
+        correlation_id=run.correlation_id,
+    )

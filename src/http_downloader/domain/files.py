@@ -1,0 +1,123 @@
+"""A remote file as the catalog knows it, and the rules that decide by its id and recorded path, never by name alone."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any
+
+UNAVAILABLE_AFTER_RUNS = 3
+"""A file that answers 404 or 410 in so many runs is *unavailable* and no longer fails its run."""
+
+UNAVAILABLE_RETRY = timedelta(days=7)
+"""How long an unavailable file is left alone before it is tried again."""
+
+
+class FileState(StrEnum):
+    """Where a remote file stands."""
+
+    PRESENT = "present"
+    """Listed at the remote, and in place here."""
+    FAILED = "failed"
+    """Listed, but not downloaded yet: its last transfer failed."""
+    UNAVAILABLE = "unavailable"
+    """Listed, but the site has answered 404 or 410 for it in three runs."""
+    MISSING = "missing"
+    """In place here, but not in the last complete listing; the local file stays."""
+    ABSORBED = "absorbed"
+    """Downloaded, then taken by a post-processor of the operator (packed into an archive, say)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFile:
+    """What a run needs to know of a file: `path` is relative to CONTENT_ROOT; `size` in bytes."""
+
+    path: str | None
+    state: FileState
+    size: int | None = None
+    announced: bool = False
+    """Its download belongs to this very run: an earlier attempt has told the world already."""
+    gone_runs: int = 0
+    """In how many runs in a row it answered 404 or 410, this run not counted."""
+    retry: bool = True
+    """For an unavailable file: whether it is time to try again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """The listing's own words about a file, where it has them. `date` is ISO 8601."""
+
+    page_url: str | None = None
+    title: str | None = None
+    date: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def distinct_name(filename: str, remote_id: str) -> str:
+    """The name for a remote file whose own name another remote file holds: stable over runs, extension kept.
+
+    >>> distinct_name("1.jpg", "albumB_17")
+    '1~04eb2a22.jpg'
+    """
+    name = PurePosixPath(filename)
+    mark = hashlib.sha256(remote_id.encode(errors="surrogatepass")).hexdigest()[:8]
+    # 240 bytes: room for the mark and the extension in a name of 255.
+    stem = name.stem.encode(errors="ignore")[: 240 - len(name.suffix.encode(errors="ignore"))].decode(errors="ignore")
+    return str(name.with_name(f"{stem}~{mark}{name.suffix}"))
+
+
+def file_key(text: str) -> str:
+    """A key of fixed width for an id or a path of any length: databases limit the length of what they index."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:40]
+
+
+def retry_unavailable(last_try: datetime | None, now: datetime) -> bool:
+    return last_try is None or now - last_try >= UNAVAILABLE_RETRY
+
+
+def words_of(metadata: dict[str, Any]) -> Words:
+    """Pick what extractors commonly call page, title, date and tags; anything else is left where it is."""
+    page = next(
+        (metadata[key] for key in ("post_url", "page_url", "pageurl", "webpage_url") if metadata.get(key)), None
+    )
+    tags = metadata.get("tags")
+    if isinstance(tags, str):
+        tags = re.split(r",\s*" if "," in tags else r"\s+", tags.strip())
+    date = metadata.get("date")
+    return Words(
+        page_url=_text(page, 2000),
+        title=_text(metadata.get("title"), 500),
+        date=date.isoformat() if isinstance(date, datetime) else None,
+        tags=tuple(tag for tag in (_text(tag, 200) for tag in tags[:500]) if tag)
+        if isinstance(tags, (list, tuple))
+        else (),
+    )
+
+
+def _text(value: object, longest: int) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:longest].encode(errors="replace").decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileFact:
+    """What a run found out about one remote file, as it goes into the catalog.
+
+    `path` is relative to CONTENT_ROOT (None: nothing of it is here); `size` in bytes; `sha256` in hexadecimal;
+    `downloaded`: it came in now, as against a file that was in the folder already; `gone`: it answered 404/410.
+    """
+
+    remote_id: str
+    state: FileState
+    path: str | None = None
+    url: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    words: Words = Words()
+    downloaded: bool = False
+    gone: bool = False
