@@ -8,6 +8,8 @@ BIN := .venv/bin
 READY := .venv/.installed
 EXTRAS := postgresql mysql
 SERVICES := rabbitmq postgresql mariadb
+# The broker that scripts/services.sh finds or starts is the one that the tests use.
+export TEST_AMQP_URL ?= amqp://guest:guest@127.0.0.1:$(or $(TEST_RABBITMQ_PORT),5672)/%2F
 comma := ,
 space := $(subst ,, )
 

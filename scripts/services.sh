@@ -133,9 +133,16 @@ can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
 is_installed() {
     case $1 in
-    rabbitmq) [ -x /usr/sbin/rabbitmq-server ] ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ;;
-    mariadb) [ -x /usr/sbin/mariadbd ] ;;
+    *) dpkg-query --show --showformat='${Status}' "$(package_of "$1")" 2>/dev/null | grep -q 'ok installed' ;;
+    esac
+}
+
+has_data() {
+    case $1 in
+    postgresql) compgen -G '/var/lib/postgresql/*/*/PG_VERSION' >/dev/null ;;
+    mariadb) [ -d /var/lib/mysql/mysql ] ;;
+    rabbitmq) [ -d /var/lib/rabbitmq/mnesia ] ;;
     esac
 }
 
@@ -178,8 +185,8 @@ start_package() {
     esac </dev/null >/dev/null 2>&1 || fail "$1: its package is installed, and its server could not be started"
 }
 
-# A database server that this script has just installed lets the tests in over loopback. One that
-# was there before keeps its rules.
+# A database server whose data this script has just created lets the tests in over loopback. One
+# with data from before keeps its rules.
 let_tests_in() {
     case $1 in
     postgresql)
@@ -222,9 +229,8 @@ elif can_install; then
     fresh=" "
     packages=()
     for service in "${missing[@]}"; do
-        is_installed "$service" && continue
-        packages+=("$(package_of "$service")")
-        fresh+="$service "
+        has_data "$service" || fresh+="$service "
+        is_installed "$service" || packages+=("$(package_of "$service")")
     done
     [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
     for service in "${missing[@]}"; do

@@ -30,21 +30,24 @@ class BrokerNode:
         self._folder = Path(tempfile.mkdtemp(prefix="broker-node-"))
         for name in ("rabbitmq.conf", "env.conf", "enabled_plugins"):
             (self._folder / name).touch()
-        self._environment = os.environ | {
-            "HOME": str(self._folder),  # for the Erlang cookie
-            "RABBITMQ_NODENAME": f"test-{uuid.uuid4().hex[:12]}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(_free_port()),
-            "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
-            "RABBITMQ_LOG_BASE": str(self._folder / "log"),
-            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
-            "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
-            "RABBITMQ_CONF_ENV_FILE": str(self._folder / "env.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
-            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node: our child is what we signal
-        }
+        self._environment = (
+            os.environ
+            | {
+                "HOME": str(self._folder),  # for the Erlang cookie
+                "RABBITMQ_NODENAME": f"test-{uuid.uuid4().hex[:12]}@localhost",
+                "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+                "RABBITMQ_NODE_PORT": str(self.port),
+                "RABBITMQ_DIST_PORT": str(_free_port()),
+                "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
+                "RABBITMQ_LOG_BASE": str(self._folder / "log"),
+                "RABBITMQ_PID_FILE": str(self._folder / "pid"),
+                "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
+                "RABBITMQ_CONF_ENV_FILE": str(self._folder / "env.conf"),
+                "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
+                "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node: our child is what we signal
+            }
+        )
 
     @staticmethod
     def is_installed() -> bool:

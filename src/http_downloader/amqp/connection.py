@@ -119,13 +119,11 @@ class Broker:
         loop = asyncio.get_running_loop()
         pauses = _pauses()
         while True:
-            session = _Session(self._parameters, self._topology)
+            session = _Session(self._parameters, self._topology, self._is_down)
             began = loop.time()
             try:
                 reason = await self._live(session)
             finally:
-                self._session = None
-                self._up.clear()
                 await session.close()
             self._report(reason)
             if loop.time() - began > 2 * LONGEST_PAUSE:  # it stood; a flapping one is not worth a quick retry
@@ -198,18 +196,27 @@ class Broker:
             await session.open()
             if self._orders_queue is not None and not self._stopped:
                 await session.consumer.start(self._orders_queue, self._prefetch, self._arrived.set)
-            self._session = session
-            self._up.set()
+            if not session.lost.done():
+                self._is_up(session)
             if self._stopped:  # meanwhile
                 await session.consumer.stop()
-            self._arrived.set()
-            self._problem, self._told = None, 0
-            log.info("connected to the broker", broker=self._place)
             return await session.watch()
         except BrokerRefused as refusal:
             return refusal
         except exceptions.AMQPError as error:
             return session.lost.result() if session.lost.done() else error
+
+    def _is_up(self, session: "_Session") -> None:
+        self._session = session
+        self._up.set()
+        self._arrived.set()
+        self._problem, self._told = None, 0
+        log.info("connected to the broker", broker=self._place)
+
+    def _is_down(self) -> None:
+        """Called at the very moment of the loss, or a caller who repeats a publish would meet the dead session."""
+        self._session = None
+        self._up.clear()
 
     def _report(self, reason: Exception) -> None:
         """One line when an outage begins, and at most a second one when it turns out to be a refusal."""
@@ -227,12 +234,13 @@ class Broker:
 class _Session:
     """One connection, from opening to loss; nothing of it outlives it."""
 
-    def __init__(self, parameters: pika.URLParameters, topology: Topology) -> None:
+    def __init__(self, parameters: pika.URLParameters, topology: Topology, on_loss: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[Exception] = loop.create_future()  # its result is the reason
         self.publisher = _Publisher(topology.exchange, self._returned)
         self.consumer = _Consumer()
         self._topology = topology
+        self._on_loss = on_loss
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._untaken: asyncio.Future[str] = loop.create_future()  # a queue of ours that took no message
@@ -274,7 +282,9 @@ class _Session:
             return
         timer = asyncio.get_running_loop().call_later(CLOSING_TIME, self._cut)
         try:
-            if not self.connection.is_closing:
+            if not self._opened.done() and self.connection._transport is not None:
+                self._cut()  # closing in the middle of the handshake trips over an assertion of pika's
+            elif not self.connection.is_closing:
                 self.connection.close()  # consumers and channels first, pika sees to that
             await self._closed
         except asyncio.CancelledError:
@@ -285,7 +295,7 @@ class _Session:
 
     def _cut(self) -> None:
         """Drop the connection without a goodbye, the way pika's own heartbeat does it."""
-        if self._opened.done() and not self.connection.is_closed:
+        if self.connection._transport is not None:
             self.connection._terminate_stream(exceptions.AMQPConnectionError("no goodbye"))
         else:
             settle(self._closed)
@@ -297,6 +307,7 @@ class _Session:
 
     def _lose(self, reason: Exception) -> None:
         settle(self.lost, _root(reason))
+        self._on_loss()
         self.publisher.abandon()
         self.consumer.abandon()
 
@@ -543,6 +554,8 @@ def _sentence(problem: BaseException) -> str:
             return f"the broker says {problem.reply_text}"
         case exceptions.StreamLostError():
             return "the connection was cut"
+        case exceptions.ConnectionOpenAborted():
+            return "what listens there does not answer as a broker"
         case OSError(errno=int(number), strerror=None):
             return os.strerror(number)
         case OSError(strerror=str(words)):

@@ -94,7 +94,7 @@ def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[C
     """
 
     @functools.wraps(function)
-    def run(catalog: Catalog, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(catalog: Catalog, /, *args: P.args, **kwargs: P.kwargs) -> R:
         for attempt in range(1, 6):
             try:
                 with catalog.engine.begin() as db:
@@ -114,7 +114,7 @@ def query(function: Callable[Concatenate[Connection, P], R]) -> Callable[Concate
     """Like `transaction`, for functions that only read: they never wait for a writer, nor make one wait."""
 
     @functools.wraps(function)
-    def run(catalog: Catalog, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(catalog: Catalog, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with catalog.engine.connect().execution_options(reads_only=True) as db:
                 return function(db, *args, **kwargs)

@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection
 
 from ..domain.events import Event
 from ..domain.files import (
-    UNAVAILABLE_AFTER_RUNS,
     FileFact,
     FileState,
     KnownFile,
@@ -108,7 +107,7 @@ def record(
 
 def _rows(db: Connection, source_id: int, remote_ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     keys = [file_key(remote_id) for remote_id in remote_ids]
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for start in range(0, len(keys), CHUNK):
         choice = sa.select(files).where(
             files.c.source_id == source_id, files.c.remote_key.in_(keys[start : start + CHUNK])
@@ -165,11 +164,6 @@ def _values(claim: Claim, fact: FileFact, row: Mapping[str, Any] | None, now: da
         elif not counted:
             values |= {"gone_runs": (row["gone_runs"] if row else 0) + 1, "gone_run": claim.run}
     return values
-
-
-def is_unavailable(known: KnownFile | None) -> bool:
-    """Whether one more 404 makes a file unavailable."""
-    return (known.gone_runs if known else 0) + 1 >= UNAVAILABLE_AFTER_RUNS
 
 
 @transaction

@@ -14,6 +14,7 @@ from ..domain.events import Event
 from ..domain.files import file_key
 from ..domain.listing import Gap
 from ..domain.orders import FIRST_LOCAL_SOURCE_ID, Order
+from ..domain.reasons import Reason
 from ..domain.runs import Ending, RunState
 from . import outbox
 from .engine import query, transaction
@@ -82,7 +83,7 @@ def submit(
     if joined:
         db.execute(sa.update(runs).where(runs.c.id == run).values(**place))
     else:
-        run = db.execute(
+        made = db.execute(
             sa.insert(runs).values(
                 source_id=order.source_id,
                 state=RunState.QUEUED,
@@ -97,7 +98,8 @@ def submit(
                 log="",
                 **place,
             )
-        ).inserted_primary_key[0]
+        )
+        run = made.inserted_primary_key[0]  # type: ignore[index]
     db.execute(sa.insert(orders).values(run_id=run, source_id=order.source_id, message_id=message_id, received_at=now))
     assert run is not None
     return Submitted(run=run, joined=joined)
@@ -356,3 +358,15 @@ def list_sources(db: Connection) -> list[dict[str, Any]]:
     newest = sa.select(sa.func.max(runs.c.id)).where(runs.c.source_id == sources.c.id).scalar_subquery()
     choice = sa.select(sources, runs.c.state, runs.c.reason).outerjoin(runs, runs.c.id == newest).order_by(sources.c.id)
     return [dict(row) for row in db.execute(choice).mappings()]
+
+
+def ending_of(row: dict[str, Any]) -> Ending:
+    """How the run of a row from `get_run` ended."""
+    reason = None if row["reason"] is None else Reason(row["reason"])
+    state = RunState(row["state"])
+    return Ending(state=state, reason=None if state is RunState.SYNCHRONIZED else reason, detail=row["detail"] or "")
+
+
+@query
+def folder_of(db: Connection, source_id: int) -> str | None:
+    return db.execute(sa.select(sources.c.content_path).where(sources.c.id == source_id)).scalar()

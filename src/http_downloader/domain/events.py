@@ -109,3 +109,22 @@ def source_sync_failed(run: RunContext, *, state: str, reason: str, detail: str)
         headers={"run_id": run.run_id},
         correlation_id=run.correlation_id,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookValue:
+    """What an operator's hook script is called with. Public: fields are only ever added.
+
+    For a file event `filename` is relative to the source's folder, `path` absolute, `size` in bytes; for
+    `source-synchronized` they are None, and `counts` tells what the run did.
+    """
+
+    event: str
+    source_id: int
+    run_id: str
+    filename: str | None = None
+    path: str | None = None
+    url: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)

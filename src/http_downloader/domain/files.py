@@ -75,6 +75,11 @@ def file_key(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:40]
 
 
+def is_unavailable(known: KnownFile | None) -> bool:
+    """Whether one more 404 or 410 makes a file unavailable."""
+    return (known.gone_runs if known else 0) + 1 >= UNAVAILABLE_AFTER_RUNS
+
+
 def retry_unavailable(last_try: datetime | None, now: datetime) -> bool:
     return last_try is None or now - last_try >= UNAVAILABLE_RETRY
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .reasons import Reason
 
-NARROWING_OPTIONS: Mapping[str, tuple[object, ...]] = {
-    **{f"{what}-{how}": () for what in ("file", "image", "post", "child", "chapter") for how in ("range", "filter")},
-    "date-after": (),
-    "date-before": (),
-    "whitelist-tags": (),
-    "tags-whitelist": (),
-    "blacklist-tags": (),
-    "tags-blacklist": (),
-    "max-posts": (),
-    "max-items": (),
-    "limit": (),
-    "include": ("all",),
-    "videos": (True, None),
-    "children": (True,),
-    "download": (True,),
-}
-"""Options of gallery-dl that leave files out of a listing, each with the values that leave out nothing.
-An option that is not set, or is empty, narrows nothing. Source: gallery-dl's docs/configuration.rst."""
+NARROWING_WHEN_SET = (
+    *(f"{what}-{how}" for what in ("file", "image", "post", "child", "chapter") for how in ("range", "filter")),
+    "date-after",
+    "date-before",
+    "whitelist-tags",
+    "tags-whitelist",
+    "blacklist-tags",
+    "tags-blacklist",
+    "max-posts",
+    "max-items",
+)
+NARROWING_WHEN_FALSE = ("videos", "children", "download")
+"""Options of gallery-dl that leave files out of a listing. Source: gallery-dl's docs/configuration.rst."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +55,8 @@ class Listing:
 
 def narrowing_options(config: Callable[[str], Any]) -> list[str]:
     """The names of the options in force that leave files out. `config(name)` gives a value, None if unset."""
-    narrowing = []
-    for name, harmless in NARROWING_OPTIONS.items():
-        value = config(name)
-        # `videos: false` narrows, `date-after: ""` does not: only for switches is False a setting.
-        unset = value is None or value == "" or value == [] or (value == 0 and value is not False)
-        if unset or (value is False and True not in harmless):
-            continue
-        if not any(value is allowed or value == allowed for allowed in harmless):
-            narrowing.append(name)
+    narrowing = [name for name in NARROWING_WHEN_SET if config(name)]
+    narrowing += [name for name in NARROWING_WHEN_FALSE if config(name) is False]
+    if config("include") not in (None, "all"):
+        narrowing.append("include")
     return narrowing

@@ -19,7 +19,7 @@ class Reason(StrEnum):
     sentence: str
     kind: Kind
 
-    def __new__(cls, name: str, kind: Kind, sentence: str) -> Reason:
+    def __new__(cls, name: str, kind: Kind = Kind.TRANSIENT, sentence: str = "") -> Reason:
         member = str.__new__(cls, name)
         member._value_ = name
         member.kind = kind
@@ -66,6 +66,7 @@ class Reason(StrEnum):
     EMPTY_LISTING = "empty-listing", Kind.GAP, "the listing is empty although files of this source are known"
     EXTRACTOR_WARNING = "extractor-warning", Kind.GAP, "gallery-dl warned that it may not see everything"
     ERROR_IGNORED = "error-ignored", Kind.GAP, "a listing request failed and was passed over"
+    CHILD_FAILED = "child-failed", Kind.GAP, "a linked gallery could not be read"
     CHILD_UNSUPPORTED = "child-unsupported", Kind.GAP, "a linked gallery is of a site that gallery-dl does not know"
     # Asked to stop.
     CANCELLED = "cancelled", Kind.GAP, "the run was asked to stop"

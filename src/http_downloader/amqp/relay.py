@@ -1,0 +1,94 @@
+"""Events out: from the outbox to the broker, and an outbox row forgotten only when its event is safe there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from ..catalog import outbox
+from ..catalog.calls import CatalogCalls
+from ..catalog.engine import utcnow
+from ..domain.errors import CatalogError
+from ..domain.events import Event
+from .connection import Broker, Outgoing
+from .wire import EventFormat
+
+log = structlog.get_logger(__name__)
+
+BATCH = 1000
+ADOPT_EVERY = 15.0
+"""Seconds between two looks for events that a dead worker has left behind."""
+ADOPTION_LEASE = timedelta(seconds=60)
+PAUSE = 2.0
+"""Seconds after the broker did not take something (a queue is gone, say): it is tried again, not in a loop."""
+
+
+class Relay:
+    """`owner`: the worker whose runs' events are relayed; only the holder of a run's lease tells of it."""
+
+    def __init__(self, broker: Broker, calls: CatalogCalls, format_: EventFormat, owner: str) -> None:
+        self._broker = broker
+        self._calls = calls
+        self._format = format_
+        self._owner = owner
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Publish events that need no outbox. Returns when all are confirmed, however long the broker is away."""
+        left = [self._format.message(event) for event in events]
+        while left:
+            safe = await self._broker.publish(left)
+            left = [message for message in left if message.message_id not in safe]
+            if left:
+                await asyncio.sleep(PAUSE)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        next_adoption = loop.time()
+        while True:
+            self._wake.clear()
+            try:
+                if loop.time() >= next_adoption:
+                    next_adoption = loop.time() + ADOPT_EVERY
+                    await self._calls(outbox.adopt, self._owner, utcnow(), ADOPTION_LEASE)
+                while await self._relay_batch():
+                    pass
+            except CatalogError as error:
+                log.error("events cannot be relayed", why=str(error))
+            try:
+                async with asyncio.timeout(PAUSE):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def drain(self) -> None:
+        """Relay what is in the outbox now, and return when it is empty; for commands that end afterwards."""
+        while await self._calls(outbox.waiting, self._owner, 1):
+            if not await self._relay_batch():
+                await asyncio.sleep(PAUSE)
+
+    async def _relay_batch(self) -> bool:
+        """True when something was confirmed, and more may wait."""
+        waiting = await self._calls(outbox.waiting, self._owner, BATCH)
+        if not waiting:
+            return False
+        messages: dict[str, tuple[list[int], Outgoing]] = {}
+        done = []
+        for row, event in waiting:
+            if event.type not in self._format.queues:
+                done.append(row)  # its queue was configured away since
+                continue
+            message = self._format.message(event)
+            messages.setdefault(message.message_id, ([], message))[0].append(row)
+        safe = await self._broker.publish([message for _, message in messages.values()])
+        done += [row for message_id in safe for row in messages[message_id][0]]
+        if done:
+            await self._calls(outbox.confirmed, done)
+        return bool(done)

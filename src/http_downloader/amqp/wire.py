@@ -1,0 +1,88 @@
+"""Bytes on the wire: events become messages, deliveries become orders. Nothing is decided here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pika
+
+from ..domain.errors import OrderRejected
+from ..domain.events import Event, EventType
+from .connection import Delivery, Outgoing
+
+LONGEST_SHORT_STRING = 255
+"""Bytes of a property such as correlation_id; a longer one closes the channel."""
+
+LONGEST_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFormat:
+    """`queues`: the queue of each event that is sent; `content_type`: empty to leave the property out."""
+
+    queues: Mapping[EventType, str]
+    content_type: str
+
+    def message(self, event: Event) -> Outgoing:
+        return Outgoing(
+            routing_key=self.queues[event.type],
+            body=json.dumps(dict(event.body), ensure_ascii=False).encode("utf-8", errors="replace"),
+            message_id=event.message_id,
+            properties=pika.BasicProperties(
+                content_type=self.content_type or None,
+                correlation_id=short(event.correlation_id),
+                type=str(event.type),
+                timestamp=int(time.time()),
+                headers={key: _header(value) for key, value in event.headers.items()},
+            ),
+        )
+
+
+def rejection(delivery: Delivery, error: OrderRejected, queue: str) -> Outgoing:
+    """The order as it came, body and properties untouched; the reason stands in added headers."""
+    properties = pika.BasicProperties(
+        **{
+            name: getattr(delivery.properties, name)
+            for name in (
+                "content_type",
+                "content_encoding",
+                "correlation_id",
+                "reply_to",
+                "type",
+                "timestamp",
+                "app_id",
+            )
+        }
+    )
+    properties.headers = {
+        **(delivery.properties.headers or {}),
+        "reason": str(error.fault),
+        "detail": str(error)[:LONGEST_REASON],
+    }
+    return Outgoing(
+        routing_key=queue,
+        body=delivery.body,
+        message_id=delivery.message_id or f"rejected-{delivery.tag}-{id(delivery)}",
+        properties=properties,
+    )
+
+
+def order_message(order: Mapping[str, Any], *, queue: str, message_id: str) -> Outgoing:
+    return Outgoing(
+        routing_key=queue,
+        body=json.dumps(dict(order), ensure_ascii=False).encode(),
+        message_id=message_id,
+        properties=pika.BasicProperties(content_type="application/json", timestamp=int(time.time())),
+    )
+
+
+def short(text: str | None) -> str | None:
+    return None if text is None else text.encode()[:LONGEST_SHORT_STRING].decode(errors="ignore")
+
+
+def _header(value: Any) -> Any:
+    return value.encode("utf-8", errors="replace").decode() if isinstance(value, str) else value

@@ -1,0 +1,313 @@
+"""The composition root: builds the parts from the settings, and runs them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from . import __version__
+from .amqp.connection import Broker
+from .amqp.consumer import Consumer
+from .amqp.relay import Relay
+from .amqp.topology import Topology
+from .amqp.wire import EventFormat, order_message
+from .catalog import journal
+from .catalog.calls import CatalogCalls
+from .catalog.engine import open_catalog
+from .catalog.journal import Claim
+from .domain.errors import BrokerError, CatalogError, ContentError, SettingsError
+from .domain.events import EventType
+from .domain.orders import Order, check_content_path, check_url, default_content_path, make_order
+from .domain.runs import Ending
+from .gallery.pool import GalleryPool
+from .settings import Settings
+from .sync.identity import Identity
+from .sync.intake import Intake
+from .sync.recorder import Outlet
+from .sync.runner import Runner, RunnerSettings
+from .sync.scripts import HookScript, HookScripts
+from .sync.updates import Observer, Update
+from .sync.worker import Worker, WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+BROKER_PATIENCE = 20.0
+"""Seconds that a command which ends afterwards waits for the broker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """All parts of one process, built and connected. `broker` and `relay` are None in embedded mode."""
+
+    settings: Settings
+    calls: CatalogCalls
+    pool: GalleryPool
+    intake: Intake
+    worker: Worker
+    broker: Broker | None
+    relay: Relay | None
+
+
+@contextlib.asynccontextmanager
+async def build(settings: Settings, observer: Observer | None = None, *, consume: bool = False) -> AsyncIterator[App]:
+    """Build everything; on leaving, end what was started. `consume`: take orders from the broker, too.
+
+    Raises `SettingsError`, `CatalogError`, `ContentError`.
+    """
+    scripts = HookScripts(_hook_scripts(settings), settings.hook_timeout)
+    broker = make_broker(settings, consume=consume)
+    _make_folders(settings)
+    calls = CatalogCalls(open_catalog(settings.catalog_url))
+    identity = Identity(settings.runtime_path / "workers")
+    pool = GalleryPool(settings.template, stall_timeout=settings.run_stall_timeout, processes=settings.sync_concurrency)
+    try:
+        relay = Relay(broker, calls, _event_format(settings), identity.name) if broker is not None else None
+        runner = Runner(
+            calls,
+            pool,
+            RunnerSettings(
+                content_root=settings.content_root,
+                runtime_path=settings.runtime_path,
+                cookies_folder=settings.config_path / "cookies",
+                allow_private_addresses=settings.allow_private_addresses,
+                attempts=settings.sync_attempts,
+                retry_delay=timedelta(seconds=settings.sync_retry_delay),
+                log_level=logging.DEBUG if settings.log_level == "DEBUG" else logging.INFO,
+            ),
+            outlet=_outlet(settings, relay),
+            scripts=scripts,
+            observer=observer or _ignore,
+        )
+        worker = Worker(
+            calls,
+            runner,
+            WorkerSettings(
+                owner=identity.name,
+                workers_folder=settings.runtime_path / "workers",
+                slots=settings.sync_concurrency,
+                site_concurrency=settings.site_concurrency,
+                shutdown_grace=settings.shutdown_grace,
+            ),
+        )
+        yield App(
+            settings=settings,
+            calls=calls,
+            pool=pool,
+            intake=Intake(calls, pool, worker.wake),
+            worker=worker,
+            broker=broker,
+            relay=relay,
+        )
+    finally:
+        await scripts.close()
+        await pool.close()
+        await asyncio.to_thread(calls.close)
+        identity.close()
+
+
+async def serve(settings: Settings) -> None:
+    """The service: until SIGTERM or SIGINT."""
+    async with build(settings, consume=True) as app:
+        gallery_dl = await app.pool.start()
+        log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address)
+        if app.broker is None:
+            log.info("no broker is set (RABBITMQ_HOST or AMQP_URL): embedded mode, orders come from this machine only")
+        stop = asyncio.Event()
+        with _signals(stop.set):
+            await _serve(app, stop)
+        log.info("stopped")
+
+
+async def _serve(app: App, stop: asyncio.Event) -> None:
+    async with asyncio.TaskGroup() as group:
+        background = [group.create_task(app.worker.keep_leases())]
+        consuming = None
+        if app.broker is not None and app.relay is not None:
+            background += [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
+            consumer = Consumer(app.broker, app.intake.accept, app.settings.rejected_orders_queue)
+            consuming = group.create_task(consumer.run())
+        working = group.create_task(app.worker.run(stop))
+        await stop.wait()
+        log.info("stopping")
+        if app.broker is not None and consuming is not None:
+            await app.broker.stop_consuming()
+            consuming.cancel()
+        await working
+        if app.relay is not None and app.broker is not None and app.broker.is_connected:
+            # What is left stays in the outbox: the next start relays it.
+            with contextlib.suppress(TimeoutError, CatalogError):
+                async with asyncio.timeout(5):
+                    await app.relay.drain()
+        for task in background:
+            task.cancel()
+
+
+async def sync(
+    settings: Settings,
+    url: str,
+    *,
+    to: str | None,
+    source_id: int | None,
+    observer: Observer,
+    waiting: Callable[[str], None],
+) -> Ending:
+    """One run now, in this process: the same journal, the same claim, the same events as in the service.
+
+    Raises `OrderRejected` for a URL or folder that is not allowed, and what `build` raises.
+    """
+    check_url(url)
+    folder = check_content_path(to) if to is not None else None
+    async with build(settings, observer) as app, asyncio.TaskGroup() as group:
+        background = [group.create_task(app.worker.keep_leases())]
+        try:
+            if app.broker is not None and app.relay is not None:
+                background += [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
+                await _connect(app.broker)
+            stop = asyncio.Event()
+            with _signals(stop.set, second=lambda: group.create_task(app.worker.kill_all())):
+                order = await _local_order(app, url, folder, source_id)
+                submitted = await app.intake.accept(order)
+                ending = await app.worker.run_now(submitted.run, stop=stop, waiting=waiting)
+            if app.relay is not None:
+                await app.relay.drain()
+            return ending
+        finally:
+            for task in background:
+                task.cancel()
+
+
+async def post_order(settings: Settings, order: Order) -> str:
+    """Post an order to the broker's orders queue. Returns its message id. Raises `BrokerError`, `SettingsError`."""
+    broker = make_broker(settings, consume=False)
+    if broker is None:
+        raise SettingsError("no broker is set; set RABBITMQ_HOST or AMQP_URL, or run: http-downloader sync URL")
+    message_id = str(uuid.uuid4())
+    body = {"source_id": order.source_id, "url": order.url, "content_path": order.content_path}
+    running = asyncio.create_task(broker.run())
+    try:
+        await _connect(broker)
+        queue = settings.amqp_q_sync_http_src_orders
+        if message_id not in await broker.publish([order_message(body, queue=queue, message_id=message_id)]):
+            raise BrokerError(f"the broker did not take the order: queue {queue!r} is not there or refuses messages")
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+    return message_id
+
+
+async def check_broker(settings: Settings) -> None:
+    """For the doctor: connect, and declare what is missing. Raises `BrokerError` when that does not work."""
+    broker = make_broker(settings, consume=False)
+    assert broker is not None
+    running = asyncio.create_task(broker.run())
+    try:
+        await _connect(broker, patience=5.0)
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def _connect(broker: Broker, patience: float = BROKER_PATIENCE) -> None:
+    try:
+        async with asyncio.timeout(patience):
+            await broker.connected()
+    except TimeoutError:
+        raise BrokerError(f"the broker does not answer: {broker.last_problem}") from None
+
+
+async def _local_order(app: App, url: str, folder: str | None, source_id: int | None) -> Order:
+    """The order for a URL that a person gave: the same URL again is the same source, in the same folder."""
+    if source_id is None:
+        source_id = await app.calls(journal.local_source_id, url)
+    if folder is None:
+        folder = await app.calls(journal.folder_of, source_id) or default_content_path(url)
+    return make_order(source_id, url, folder)
+
+
+def make_broker(settings: Settings, *, consume: bool) -> Broker | None:
+    url = settings.broker_url
+    if url is None:
+        return None
+    orders, rejected = settings.amqp_q_sync_http_src_orders, settings.rejected_orders_queue
+    queues = dict.fromkeys([orders, rejected, *_event_format(settings).queues.values()])
+    topology = Topology(exchange=settings.amqp_exchange, queues=tuple(queues), durable=settings.amqp_queues_durable)
+    try:
+        return Broker(url, topology, orders_queue=orders if consume else None)
+    except ValueError as error:
+        raise SettingsError(f"AMQP_URL is wrong: {error}") from None
+
+
+def _event_format(settings: Settings) -> EventFormat:
+    queues = {
+        EventType.FILE_DOWNLOADED: settings.amqp_q_file_downloaded,
+        EventType.FILE_SKIPPED: settings.amqp_q_file_download_skipped,
+        EventType.SOURCE_SYNCHRONIZED: settings.amqp_q_source_synchronized,
+        EventType.SOURCE_SYNC_FAILED: settings.amqp_q_source_sync_failed,
+    }
+    return EventFormat(
+        queues={event: queue for event, queue in queues.items() if queue},
+        content_type=settings.amqp_event_content_type,
+    )
+
+
+def _outlet(settings: Settings, relay: Relay | None) -> Outlet | None:
+    if relay is None:
+        return None
+    return Outlet(types=frozenset(_event_format(settings).queues), publish=relay.publish, wake=relay.wake)
+
+
+def _hook_scripts(settings: Settings) -> dict[EventType, HookScript]:
+    configured = {
+        EventType.FILE_DOWNLOADED: ("HOOK_FILE_DOWNLOADED", settings.hook_file_downloaded, "on_file_downloaded"),
+        EventType.FILE_SKIPPED: ("HOOK_FILE_SKIPPED", settings.hook_file_skipped, "on_file_skipped"),
+        EventType.SOURCE_SYNCHRONIZED: (
+            "HOOK_SOURCE_SYNCHRONIZED",
+            settings.hook_source_synchronized,
+            "on_source_synchronized",
+        ),
+    }
+    return {event: HookScript(name, text, function) for event, (name, text, function) in configured.items() if text}
+
+
+def _make_folders(settings: Settings) -> None:
+    for name, folder, mode in (
+        ("CONTENT_ROOT", settings.content_root, 0o777),
+        ("CONFIG_PATH", settings.config_path, 0o700),
+        ("RUNTIME_PATH", settings.runtime_path, 0o700),
+    ):
+        try:
+            folder.mkdir(mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ContentError(f"{name} cannot be used: {folder}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _signals(first: Callable[[], object], second: Callable[[], object] | None = None) -> Iterator[None]:
+    """SIGTERM and SIGINT call `first`; the next one calls `second`."""
+    loop = asyncio.get_running_loop()
+    calls = iter([first, second or first])
+
+    def handle() -> None:
+        next(calls, second or first)()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, handle)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _ignore(_claim: Claim, _update: Update) -> None:
+    pass

@@ -1,0 +1,190 @@
+"""The commands and their options. What they do is in the modules beside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..app import post_order, serve
+from ..catalog import files, journal, migrations
+from ..catalog.engine import Catalog, open_catalog
+from ..domain.files import FileState
+from ..domain.orders import make_order
+from ..logs import configure_logs
+from ..settings import Settings, load_settings, suspicious_names
+from . import demo as demo_command
+from . import doctor as doctor_command
+from . import show, synchronize
+
+commands = typer.Typer(
+    name="http-downloader",
+    help="Keeps local folders in step with remote galleries.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+db = typer.Typer(help="The catalog's schema.", no_args_is_help=True)
+commands.add_typer(db, name="db")
+
+Json = Annotated[bool, typer.Option("--json", help="Print NDJSON: one JSON object a line.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@commands.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    for sentence in suspicious_names():
+        typer.echo(f"warning: {sentence}", err=True)
+    return settings
+
+
+def _catalog(settings: Settings) -> Catalog:
+    return open_catalog(settings.catalog_url)
+
+
+@commands.command("sync")
+def sync_command(
+    url: Annotated[str, typer.Argument(help="The gallery, as in a browser; or category:URL for self-hosted sites.")],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="PATH", help="Folder below CONTENT_ROOT. Default: named after the URL."),
+    ] = None,
+    source_id: Annotated[
+        int | None, typer.Option(metavar="N", help="Id of the source. Default: the URL's own, or a new local one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events as NDJSON, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print what gallery-dl logs, too.")] = False,
+    attempts: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tries when the failure may pass. Default: SYNC_ATTEMPTS.")
+    ] = None,
+) -> None:
+    """Synchronize one gallery now, and show how it goes.
+
+    Exit codes: 0 synchronized, 2 wrong use, 3 partial, 4 failed (may pass), 5 failed (somebody has to act),
+    6 something needed is not there, 130 cancelled.
+    """
+    settings = _settings()
+    if attempts is not None:
+        settings = settings.model_copy(update={"sync_attempts": attempts})
+    configure_logs(settings.log_level if verbose else "CRITICAL", settings.log_format)
+    mode = synchronize.Mode.choose(as_json=as_json, quiet=quiet, verbose=verbose)
+    raise typer.Exit(synchronize.run(settings, url, to=to, source_id=source_id, mode=mode))
+
+
+@commands.command("serve")
+def serve_command() -> None:
+    """Run as a service: take orders from the broker, synchronize, send events. Ends on SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logs(settings.log_level, settings.log_format)
+    asyncio.run(serve(settings))
+
+
+@commands.command("order")
+def order_command(
+    url: Annotated[str, typer.Argument(help="The gallery's URL.")],
+    source_id: Annotated[int, typer.Option(metavar="N", help="Id of the source.")],
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="Folder below CONTENT_ROOT.")],
+) -> None:
+    """Post an order to the broker, for a service to carry out. Prints its message id."""
+    settings = _settings()
+    configure_logs("ERROR", settings.log_format)
+    print(asyncio.run(post_order(settings, make_order(source_id, url, to))))
+
+
+@commands.command("sources")
+def sources_command(as_json: Json = False) -> None:
+    """List the sources and how their last run ended."""
+    show.sources(journal.list_sources(_catalog(_settings())), as_json=as_json)
+
+
+@commands.command("runs")
+def runs_command(
+    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="The newest N.")] = 20,
+    log: Annotated[str | None, typer.Option(metavar="RUN", help="Print the log of one run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List runs with their state, reason and counts, the newest first."""
+    catalog = _catalog(_settings())
+    if log is not None:
+        show.run_log(catalog, log)
+    else:
+        show.runs(journal.list_runs(catalog, source_id=source_id, limit=limit), as_json=as_json)
+
+
+@commands.command("files")
+def files_command(
+    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    state: Annotated[FileState | None, typer.Option(help="In this state only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the files of the catalog."""
+    catalog = _catalog(_settings())
+
+    def page(after: int) -> list[dict[str, object]]:
+        return files.list_files(catalog, source_id=source_id, state=state, after=after, limit=1000)
+
+    show.files(page, as_json=as_json)
+
+
+@commands.command("doctor")
+def doctor(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.")] = False,
+) -> None:
+    """Check settings, folders, catalog, gallery-dl and broker, and say what to do. Exit code 6 on a problem."""
+    settings = _settings()
+    configure_logs("CRITICAL", settings.log_format)
+    raise typer.Exit(doctor_command.run(settings, quiet=quiet))
+
+
+@commands.command("demo")
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Where the demo lives. Default: in RUNTIME_PATH.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Begin anew: removes the demo's folder first.")] = False,
+) -> None:
+    """Mirror a small gallery that this program itself serves on loopback: new, known and missing files."""
+    configure_logs("CRITICAL", "console")
+    raise typer.Exit(demo_command.run(folder, reset=reset))
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the catalog's schema up to date."""
+    catalog = open_catalog(_settings().catalog_url, upgrade=True)
+    print(f"{catalog.address} has schema {migrations.newest()}")
+
+
+@db.command("show")
+def db_show(as_json: Json = False) -> None:
+    """Where the catalog is, and which schema it has."""
+    catalog = _catalog(_settings())
+    facts = {"address": catalog.address, "schema": migrations.newest(), "identity": catalog.identity}
+    print(json.dumps(facts) if as_json else "\n".join(f"{key:9} {value}" for key, value in facts.items()))
+
+
+# NO_COLOR and a narrow terminal are rich's and typer's business; a dumb one gets no escape codes from us either.
+if os.environ.get("TERM") == "dumb":
+    os.environ.setdefault("NO_COLOR", "1")

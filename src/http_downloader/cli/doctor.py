@@ -1,0 +1,98 @@
+"""`doctor`: is everything there that a sync needs, and what to do when it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+
+from ..app import check_broker
+from ..catalog import outbox
+from ..catalog.engine import open_catalog
+from ..domain.errors import ContentError, DownloaderError, Exit
+from ..gallery.pool import GalleryPool
+from ..settings import Settings
+
+
+def run(settings: Settings, *, quiet: bool) -> int:
+    """Check one thing after the other, print a line for each. Returns the exit code."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("content root", lambda: _folder("CONTENT_ROOT", settings.content_root)),
+        ("runtime path", lambda: _folder("RUNTIME_PATH", settings.runtime_path)),
+        ("catalog", lambda: _catalog(settings)),
+        ("gallery-dl", lambda: asyncio.run(_gallery(settings))),
+        ("cookies", lambda: _cookies(settings)),
+        ("broker", lambda: _broker(settings)),
+    ]
+    console = Console(highlight=False)
+    problems = 0
+    for name, check in checks:
+        try:
+            words = check()
+        except DownloaderError as error:
+            problems += 1
+            console.print(f"[bold red]✗[/] {name:13} {escape(str(error))}", soft_wrap=True)
+        else:
+            if not quiet:
+                console.print(f"[bold green]✓[/] {name:13} {escape(words)}", soft_wrap=True)
+    return Exit.UNAVAILABLE if problems else Exit.OK
+
+
+def _folder(name: str, folder: Path) -> str:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(f"{name} cannot be made: {folder}: {error.strerror}; make it, or set {name}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ContentError(f"{name} cannot be written: {folder}; change its permissions, or set {name}")
+    return f"{folder} ({decimal(shutil.disk_usage(folder).free)} free)"
+
+
+def _catalog(settings: Settings) -> str:
+    catalog = open_catalog(settings.catalog_url)
+    try:
+        waiting = outbox.depth(catalog)
+        return catalog.address + (f", {waiting} events wait for the broker" if waiting else "")
+    finally:
+        catalog.close()
+
+
+async def _gallery(settings: Settings) -> str:
+    pool = GalleryPool(settings.template, stall_timeout=60, processes=1)
+    try:
+        version = await pool.start()
+    finally:
+        await pool.close()
+    template = f"with {settings.template}" if settings.template.exists() else "without a configuration of its own"
+    return f"{version} {template}"
+
+
+def _cookies(settings: Settings) -> str:
+    folder = settings.config_path / "cookies"
+    files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    for file in files:
+        _read_cookies(file)
+    return f"{len(files)} file(s) in {folder}"
+
+
+def _read_cookies(file: Path) -> None:
+    from ..gallery.cookies import UnreadableCookiesError, read_cookies
+
+    try:
+        read_cookies(file)
+    except UnreadableCookiesError as error:
+        raise ContentError(f"{error}; export it again, or remove it") from None
+
+
+def _broker(settings: Settings) -> str:
+    if settings.broker_url is None:
+        return "none set: embedded mode"
+    asyncio.run(check_broker(settings))
+    where = settings.rabbitmq_host or "AMQP_URL"
+    return f"{where} answers; queues and exchange are there"

@@ -1,0 +1,232 @@
+"""How a run looks in a terminal. These classes only draw: they are told what happens."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from ..catalog.journal import Claim
+from ..domain.events import Event, EventType
+from ..domain.runs import Counts, Ending, RunState
+from ..gallery.messages import Expects, Logged, Progress, Waiting
+from ..sync.updates import FileFailed, Finished, Started, Update
+
+WARNING = 30
+MOST_NAMES = 5
+
+
+class QuietDisplay:
+    """Errors only. Also the base of the others: it keeps what the summary needs."""
+
+    def __init__(self, content_root: Path, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.errors = Console(stderr=True, highlight=False)
+        self.content_root = content_root
+        self.claim: Claim | None = None
+        self.finished: Finished | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def waiting(self, why: str) -> None:
+        pass
+
+    def saw(self, claim: Claim, update: Update) -> None:
+        self.claim = claim
+        if isinstance(update, Finished):
+            self.finished = update
+
+    def summary(self, ending: Ending) -> None:
+        if ending.state is not RunState.SYNCHRONIZED:
+            self.errors.print(f"[bold red]{ending.state}[/]: {escape(ending.detail or '')}", soft_wrap=True)
+
+
+class PlainDisplay(QuietDisplay):
+    """A line for every new file and every problem, then the summary: for pipes, files and dumb terminals."""
+
+    def waiting(self, why: str) -> None:
+        self.line(f"waiting: {why}")
+
+    def line(self, text: str) -> None:
+        self.console.print(escape(text), soft_wrap=True)
+
+    def saw(self, claim: Claim, update: Update) -> None:
+        super().saw(claim, update)
+        match update:
+            case Started(attempt=attempt, known=known):
+                again = f", try {attempt}" if attempt > 1 else ""
+                self.line(f"{claim.url} → {claim.content_path} ({known} known{again})")
+            case Event(type=EventType.FILE_DOWNLOADED):
+                self.line(f"+ {update.body['filename']}")
+            case FileFailed(detail=detail):
+                self.line(f"! {detail}")
+            case Logged(level, logger, text) if level >= WARNING:
+                self.line(f"! [{logger}] {text}")
+            case Waiting(seconds, why) if seconds >= 5:
+                self.line(f"… waiting {seconds:.0f} s {why}".rstrip())
+            case Finished(again=again) if again is not None:
+                pause = again.timestamp() - time.time()
+                self.line(f"! {update.ending.detail}; next try in {max(pause, 0):.0f} s")
+
+    def summary(self, ending: Ending) -> None:
+        for row in summary_lines(ending, self.finished, self.claim, self.content_root):
+            self.console.print(row, soft_wrap=True)
+
+
+class LiveDisplay(PlainDisplay):
+    """A few lines that change in place: what was done, what is under way, what is waited for."""
+
+    def __init__(self, content_root: Path, console: Console | None = None) -> None:
+        super().__init__(content_root, console)
+        self._live = Live(console=self.console, refresh_per_second=10, transient=True, get_renderable=self._draw)
+        self._spinner = Spinner("dots")
+        self._begun = time.monotonic()
+        self._counts = Counts()
+        self._expected = 0
+        self._file: Progress | None = None
+        self._wait: tuple[float, str] | None = None
+        self._bytes = 0
+        self._speed = _Speed()
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def waiting(self, why: str) -> None:
+        self._wait = (time.monotonic() + 2, why)
+
+    def saw(self, claim: Claim, update: Update) -> None:
+        QuietDisplay.saw(self, claim, update)
+        self._spinner.text = ""
+        match update:
+            case Started():
+                self._counts, self._file = Counts(downloaded=self._counts.downloaded), None
+            case Event(type=EventType.FILE_DOWNLOADED):
+                self._counts.downloaded += 1
+                self._bytes += update.headers.get("size", 0)
+                self._speed.add(update.headers.get("size", 0) - (self._file.done if self._file else 0))
+                self._file = None
+            case Event(type=EventType.FILE_SKIPPED):
+                self._counts.skipped += 1
+            case FileFailed(detail=detail):
+                self._counts.failed += 1
+                self._file = None
+                self.line(f"! {detail}")
+            case Progress():
+                same = self._file is not None and self._file.filename == update.filename
+                self._speed.add(update.done - (self._file.done if same and self._file else 0))
+                self._file = update
+            case Expects(files):
+                self._expected = files
+            case Waiting(seconds, why):
+                self._wait = (time.monotonic() + seconds, why) if seconds else None
+            case Logged(level, logger, text) if level >= WARNING:
+                self.line(f"! [{logger}] {text}")
+            case Finished(again=again) if again is not None:
+                self._wait = (time.monotonic() + again.timestamp() - time.time(), update.ending.detail)
+
+    def _draw(self) -> RenderableType:
+        counts = self._counts
+        head = Table.grid(padding=(0, 1))
+        head.add_column(no_wrap=True)
+        head.add_column(no_wrap=True, overflow="ellipsis")
+        head.add_row(self._spinner, Text(self.claim.url if self.claim else "starting", style="bold"))
+        parts = [
+            f"[bold green]{counts.downloaded}[/] new",
+            f"{counts.skipped} known",
+            *([f"[bold red]{counts.failed}[/] failed"] if counts.failed else []),
+            decimal(self._bytes + (self._file.done if self._file else 0)),
+            f"{decimal(int(self._speed.per_second()))}/s",
+            _clock(time.monotonic() - self._begun),
+        ]
+        rows: list[RenderableType] = [head, Text.from_markup("  " + " · ".join(parts), style="default")]
+        done = counts.downloaded + counts.skipped + counts.failed
+        if self._expected >= done > 0:
+            rows.append(_bar(f"{done} of {self._expected} files", done, self._expected))
+        if self._file is not None:
+            rows.append(_bar(f"{self._file.filename}", self._file.done, self._file.total))
+        if self._wait is not None and (left := self._wait[0] - time.monotonic()) > 0:
+            why = self._wait[1] or "pause between requests"
+            rows.append(Text(f"  waiting {left:.0f} s: {why}", style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Group(*rows)
+
+
+class _Speed:
+    """Bytes per second over the last few seconds."""
+
+    SPAN = 5.0
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[float, int]] = []
+
+    def add(self, count: int) -> None:
+        self._samples.append((time.monotonic(), max(count, 0)))
+
+    def per_second(self) -> float:
+        now = time.monotonic()
+        self._samples = [sample for sample in self._samples if now - sample[0] < self.SPAN]
+        return sum(count for _, count in self._samples) / self.SPAN
+
+
+def _bar(label: str, done: int, total: int | None) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=30)
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    # Without a total there is nothing honest to fill: a pulse says that something moves.
+    row.add_row(
+        ProgressBar(total=total, completed=done, width=30, pulse=total is None, animation_time=time.monotonic()),
+        Text(label, no_wrap=True, overflow="ellipsis"),
+    )
+    grid = Table.grid()
+    grid.add_row("  ", row)
+    return grid
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02}"
+
+
+_MARKS = {
+    RunState.SYNCHRONIZED: "[bold green]✓ synchronized[/]",
+    RunState.PARTIAL: "[bold yellow]~ partial[/]",
+    RunState.FAILED: "[bold red]✗ failed[/]",
+    RunState.CANCELLED: "[bold]– cancelled[/]",
+}
+
+
+def summary_lines(ending: Ending, finished: Finished | None, claim: Claim | None, content_root: Path) -> list[str]:
+    """What became of a run, for a person with three seconds. With rich's markup."""
+    lines = [_MARKS[ending.state] + (f": {escape(ending.detail)}" if ending.detail else "")]
+    if finished is None or claim is None:
+        return lines
+    counts = finished.counts
+    parts = [f"{counts.downloaded} new" + (f" ({decimal(counts.bytes)})" if counts.bytes else "")]
+    parts.append(f"{counts.skipped} known")
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    if counts.unavailable:
+        parts.append(f"{counts.unavailable} unavailable at the site")
+    lines.append(f"  {', '.join(parts)}  [dim]in {escape(str(content_root / claim.content_path))}[/]")
+    if finished.missing:
+        names = ", ".join(finished.missing[:MOST_NAMES]) + (" …" if len(finished.missing) > MOST_NAMES else "")
+        lines.append(f"  {len(finished.missing)} gone at the remote, kept here: {escape(names)}")
+    if ending.state is RunState.PARTIAL:
+        lines += [f"  {escape(gap.reason.sentence)}: {escape(gap.detail)}" for gap in finished.gaps[:MOST_NAMES]]
+    return lines

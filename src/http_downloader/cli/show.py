@@ -1,0 +1,136 @@
+"""Lists of the catalog: a table for people, NDJSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..catalog import journal
+from ..catalog.engine import Catalog
+from ..domain.errors import SettingsError
+
+_COLOURS = {"synchronized": "green", "present": "green", "partial": "yellow", "failed": "red", "running": "cyan"}
+
+
+def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    shown = [
+        {
+            "source_id": row["id"],
+            "url": row["url"],
+            "content_path": row["content_path"],
+            "site": row["site"],
+            "state": row["state"],
+            "reason": row["reason"] if row["state"] != "synchronized" else None,
+            "synchronized_at": _time(row["synchronized_at"]),
+        }
+        for row in rows
+    ]
+    _print(shown, as_json, ("source_id", "state", "reason", "synchronized_at", "content_path", "url"), "no sources yet")
+
+
+def runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    shown = [_run(row) for row in rows]
+    if not as_json:
+        for row in shown:
+            row["new"], row["known"], row["failed"] = (
+                row["counts"].get(k, 0) for k in ("downloaded", "skipped", "failed")
+            )
+    columns = ("run_id", "source_id", "state", "reason", "attempt", "new", "known", "failed", "started_at", "detail")
+    _print(shown, as_json, columns, "no runs yet")
+
+
+def _run(row: dict[str, Any]) -> dict[str, Any]:
+    synchronized = row["state"] == "synchronized"
+    return {
+        "run_id": row["run_id"],
+        "source_id": row["source_id"],
+        "url": row["url"],
+        "content_path": row["content_path"],
+        "state": row["state"],
+        "reason": None if synchronized else row["reason"],
+        "detail": None if synchronized else row["detail"],
+        "attempt": row["attempt"],
+        "counts": row["counts"],
+        "gaps": [{"reason": reason, "detail": detail} for reason, detail in row["gaps"]],
+        "created_at": _time(row["created_at"]),
+        "started_at": _time(row["started_at"]),
+        "ended_at": _time(row["ended_at"]),
+        "log": row["log"].splitlines(),
+    }
+
+
+def run_log(catalog: Catalog, run_id: str) -> None:
+    number = run_id.rpartition("-")[2]
+    row = journal.get_run(catalog, int(number)) if number.isdecimal() else None
+    if row is None:
+        raise SettingsError(f"there is no run {run_id}; http-downloader runs lists them")
+    print(row["log"])
+
+
+def files(page: Callable[[int], list[dict[str, Any]]], *, as_json: bool) -> None:
+    def all_rows() -> Iterable[dict[str, Any]]:
+        after = 0
+        while rows := page(after):
+            yield from (_file(row) for row in rows)
+            after = rows[-1]["id"]
+
+    columns = ("source_id", "state", "size", "filename", "title", "downloaded_at")
+    _print(all_rows(), as_json, columns, "no files yet")
+
+
+def _file(row: dict[str, Any]) -> dict[str, Any]:
+    path = row["path"]
+    prefix = row["content_path"] + "/"
+    return {
+        "source_id": row["source_id"],
+        "filename": path.removeprefix(prefix) if path is not None else None,
+        "path": path,
+        "state": row["state"],
+        "size": row["size"],
+        "sha256": row["sha256"],
+        "remote_id": row["remote_id"],
+        "url": row["url"],
+        "page_url": row["page_url"],
+        "title": row["title"],
+        "date": row["date"],
+        "tags": row["tags"],
+        "first_seen_at": _time(row["first_seen_at"]),
+        "downloaded_at": _time(row["downloaded_at"]),
+        "missing_since": _time(row["missing_since"]),
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _print(rows: Iterable[dict[str, Any]], as_json: bool, columns: tuple[str, ...], nothing: str) -> None:
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold" if column == "url" else "ellipsis")
+    for row in rows:
+        cells = [_cell(column, row.get(column)) for column in columns]
+        table.add_row(*cells)
+    console.print(table if table.row_count else nothing)
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    text = str(value)
+    if column.endswith("_at"):
+        text = text[:16].replace("T", " ")
+    if column == "state":
+        return f"[{_COLOURS.get(text, 'default')}]{escape(text)}[/]"
+    return escape(text)

@@ -1,0 +1,252 @@
+"""What happens inside a forked gallery process, from its first instruction to its last."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gallery_dl import config, exception, extractor
+
+from ..domain.listing import Failure
+from ..domain.reasons import Reason
+from . import cookies
+from .config import PARTIAL_FOLDER, PLACEHOLDER, build_config, cookie_files, secrets_in
+from .evidence import Evidence, classify
+from .job import MirrorJob, Run
+from .messages import Answer, Asks, Ended, ResolveRequest, RunRequest, Stop, Waiting
+from .names import OutsideFolderError
+from .network import refuse_private_addresses, watch_answers
+from .reporter import LogHandler, Reporter
+from .resolver import answer_questions
+
+LOCK_WAIT = 15.0
+"""Seconds that a process waits for an earlier one of the same source to be gone."""
+
+
+def main(control: socket.socket) -> NoReturn:
+    """Serve one request on the pipe and exit. Never returns into the fork server's code."""
+    # A group of its own: whatever it starts (ffmpeg, an operator's command) ends with it.
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.umask(0o022)
+    connection = Connection(control.detach())
+    try:
+        request = connection.recv()
+        if isinstance(request, ResolveRequest):
+            answer_questions(connection)
+        else:
+            _mirror(connection, request)
+    except (EOFError, OSError):
+        pass  # the parent is gone: nobody is left to report to
+    os._exit(0)
+
+
+def _mirror(connection: Connection, request: RunRequest) -> None:
+    evidence = Evidence()
+    reporter = Reporter(connection)
+    handler = LogHandler(reporter, evidence, request.log_level)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(min(logging.INFO, request.log_level))
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def held_elsewhere(path: str) -> bool:
+        reporter(Asks(path))
+        return answers.get()
+
+    run = Run(request, evidence, reporter, held_elsewhere)
+    threading.Thread(target=_listen, args=(connection, run, answers), name="control", daemon=True).start()
+    try:
+        ended = _crawl(run, handler)
+    except Exception as error:  # whatever it is, the parent learns of it in one sentence
+        ended = Ended(failure=classify(error))
+    if ended.failure is not None:
+        detail = handler.redacted(ended.failure.detail)
+        ended = Ended(gaps=ended.gaps, failure=Failure(reason=ended.failure.reason, detail=detail))
+    reporter(ended)
+    reporter.close()
+
+
+def _listen(connection: Connection, run: Run, answers: queue.SimpleQueue[bool]) -> None:
+    """The parent's commands. When the pipe closes, the parent is dead or done with us: nothing may be written later."""
+    while True:
+        try:
+            command = connection.recv()
+        except (EOFError, OSError):
+            os.killpg(0, signal.SIGKILL)
+        match command:
+            case Stop():
+                run.stop.set()
+            case Answer(held):
+                answers.put(held)
+
+
+def _crawl(run: Run, handler: LogHandler) -> Ended:
+    request, evidence = run.request, run.evidence
+    with _source_lock(request.lock_file) as free:
+        if not free:
+            return Ended(failure=Failure(reason=Reason.BUSY, detail=Reason.BUSY.sentence))
+        try:
+            run.names.check_base()
+        except OutsideFolderError as error:
+            return Ended(failure=Failure(reason=Reason.BAD_INPUT, detail=str(error)))
+        private = _Private(run)
+        try:
+            effective, dropped = build_config(config._config, request)
+            config._config.clear()
+            config._config.update(effective)
+            if dropped:
+                logging.getLogger("config").info(
+                    "dropped %d post-processor(s) with the placeholder command %r", dropped, PLACEHOLDER
+                )
+            found = extractor.find(request.url)
+            if found is None:
+                return Ended(failure=Failure(reason=Reason.NO_EXTRACTOR, detail=request.url))
+            try:
+                private.take_cookies(found.category, handler)
+            except cookies.UnreadableCookiesError as error:
+                return Ended(failure=Failure(reason=Reason.COOKIES_UNREADABLE, detail=str(error)))
+            handler.hide(list(secrets_in(config._config)))
+            _guard_network(run)
+            _make_sleep_interruptible(run)
+            _run_job(run, found)
+            gaps = evidence.gaps()
+            if run.stop.is_set():
+                return Ended(stopped=True)
+            if evidence.failure is None and not gaps:
+                private.return_cookies()
+            return Ended(gaps=gaps, failure=evidence.failure)
+        finally:
+            private.clear()
+
+
+def _run_job(run: Run, found: Any) -> None:
+    """Run gallery-dl's job to its end. Its exit status is ignored: 0 proves nothing."""
+    job_class = type("RunJob", (MirrorJob,), {"run_state": run})
+    try:
+        job_class(found).run()
+    except (exception.ControlException, SystemExit):
+        pass  # noted where it was raised
+    except Exception as error:  # before the listing began: a login, an option
+        if run.evidence.failure is None:
+            run.evidence.fail(classify(error))
+
+
+class _Private:
+    """What belongs to this run alone: its part folder, its copies of cookie files."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._folder = run.request.run_folder / "cookies"
+        self._copies: list[tuple[Path, Path, dict[cookies.Key, str]]] = []
+        self.clear()
+        run.partial.mkdir(parents=True)
+
+    def take_cookies(self, category: str, handler: LogHandler) -> None:
+        """Point the configuration to private copies of the cookie files that this category asks for.
+
+        A file in CONFIG_PATH/cookies counts where the template names none. Raises `UnreadableCookiesError`.
+        """
+        named = list(cookie_files(config._config, category))
+        for section, name in named:
+            section["cookies"] = str(self._copy(Path(name).expanduser(), handler))
+        shared = self._run.request.cookies_folder
+        for file in sorted(shared.glob("*.txt")) if shared.is_dir() else ():
+            section = config._config["extractor"].setdefault(file.stem, {})
+            if not isinstance(section, dict) or "cookies" in section or (file.stem == category and named):
+                continue
+            try:
+                section["cookies"] = str(self._copy(file, handler))
+            except cookies.UnreadableCookiesError as error:
+                if file.stem == category:
+                    raise
+                logging.getLogger("cookies").warning("%s", error)
+
+    def _copy(self, file: Path, handler: LogHandler) -> Path:
+        copy = cookies.copy_private(file, self._folder)
+        self._copies.append((file, copy, cookies.read_cookies(copy)))
+        handler.hide(cookies.values(copy))
+        return copy
+
+    def return_cookies(self) -> None:
+        for file, copy, before in self._copies:
+            try:
+                changed = cookies.merge_back(before, cookies.read_cookies(copy), file)
+            except (OSError, cookies.UnreadableCookiesError) as error:
+                logging.getLogger("cookies").warning("changed cookies could not be saved: %s", error)
+            else:
+                if changed:
+                    logging.getLogger("cookies").info("%d cookie(s) in %s were renewed by the site", changed, file.name)
+
+    def clear(self) -> None:
+        """Part files are never resumed: nothing says that the rest belongs to the same content."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._run.partial, ignore_errors=True)
+        with suppress(OSError):  # other runs may be at work there
+            (self._run.request.content_root / PARTIAL_FOLDER).rmdir()
+
+
+class _source_lock:  # noqa: N801 - reads as a statement
+    """Hold the lock of a source while the process lives; `False` when an earlier process still has it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __enter__(self) -> bool:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = self._file.open("w")
+        until = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+
+def _guard_network(run: Run) -> None:
+    def refused(error: Any) -> None:
+        run.evidence.forbidden = error
+
+    if not run.request.allow_private_addresses:
+        refuse_private_addresses(refused)
+    last_sign = 0.0
+
+    def observe(method: str, url: str, status: int) -> None:
+        nonlocal last_sign
+        run.evidence.observe(method, url, status)
+        if time.monotonic() - last_sign > 1:
+            last_sign = time.monotonic()
+            run.report(Waiting(0))
+
+    watch_answers(observe)
+
+
+def _make_sleep_interruptible(run: Run) -> None:
+    """gallery-dl waits with `time.sleep`, for minutes if a site asks for it: say so, and wake up when told to stop."""
+
+    def sleep(seconds: float) -> None:
+        if seconds >= 1:
+            run.report(Waiting(seconds, "the site asks for fewer requests" if run.evidence.last_status == 429 else ""))
+        if run.stop.wait(seconds):
+            raise exception.TerminateExtraction()
+
+    time.sleep = sleep  # type: ignore[assignment]

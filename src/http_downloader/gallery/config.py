@@ -1,0 +1,98 @@
+"""The gallery-dl configuration of one run: the operator's template, and over it what must be ours."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from .messages import RunRequest
+
+PLACEHOLDER = "Automatically replaced at runtime for every source"
+"""The command that templates of the predecessor carry where its own hooks were put in. Never to be executed."""
+
+PARTIAL_FOLDER = ".partial"
+"""Under CONTENT_ROOT, so that moving a file into place never crosses devices."""
+
+Config = dict[str, Any]
+
+
+def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
+    """The configuration for a run, and how many placeholder post-processors were dropped. `template` stays as is."""
+    config = copy.deepcopy(template)
+    dropped = _drop_placeholders(config)
+    extractor = config.setdefault("extractor", {})
+    # Flat, unless the template says otherwise; a deeper section of it wins over this one.
+    extractor.setdefault("directory", [])
+    # A key at the root wins over every section: what must be ours stands there.
+    config.update(
+        {
+            "base-directory": f"{request.content_root / request.content_path}/",
+            "part": True,
+            "part-directory": f"{request.content_root / PARTIAL_FOLDER / request.run_id}/",
+            "input": False,
+            "parent-directory": False,
+            "progress": 0.0,
+        }
+    )
+    config["cache"] = {"file": str(request.cache_file)}
+    config["output"] = {"mode": "null"}
+    return config, dropped
+
+
+def cookie_files(config: Config, category: str) -> Iterator[tuple[Config, str]]:
+    """The sections that apply to a category and name a cookie file, each with that name. Widest first."""
+    extractor = config.get("extractor", {})
+    section = extractor.get(category)
+    candidates = [config, extractor]
+    if isinstance(section, dict):
+        candidates += [section, *(value for value in section.values() if isinstance(value, dict))]
+    for candidate in candidates:
+        if isinstance(candidate.get("cookies"), str):
+            yield candidate, candidate["cookies"]
+
+
+def secrets_in(value: object, *, secret: bool = False) -> Iterator[str]:
+    """Every password, token and cookie in a configuration, so that no log line repeats one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            named = any(word in str(key).lower() for word in ("password", "token", "secret", "api-key", "cookies"))
+            yield from secrets_in(inner, secret=secret or named)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from secrets_in(inner, secret=secret)
+    elif secret and isinstance(value, str):
+        yield value
+
+
+def _drop_placeholders(value: object) -> int:
+    dropped = 0
+    if isinstance(value, dict):
+        for key, inner in list(value.items()):
+            if key in ("postprocessors", "postprocessor") and isinstance(inner, list):
+                kept = [item for item in inner if not _is_placeholder(item)]
+                dropped += len(inner) - len(kept)
+                value[key] = kept
+            elif key == "postprocessor" and isinstance(inner, dict):
+                # Named ones: an empty pipeline keeps the name known, and does nothing.
+                for name in [name for name, item in inner.items() if _is_placeholder(item)]:
+                    inner[name] = {"name": "python", "event": [], "expression": "None"}
+                    dropped += 1
+        dropped += sum(_drop_placeholders(inner) for inner in value.values())
+    elif isinstance(value, list):
+        dropped += sum(_drop_placeholders(inner) for inner in value)
+    return dropped
+
+
+def _is_placeholder(item: object) -> bool:
+    return isinstance(item, dict) and any(PLACEHOLDER in text for text in _commands(item))
+
+
+def _commands(item: Config) -> Iterator[str]:
+    stack = [item.get("command"), item.get("commands")]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            stack.extend(value)

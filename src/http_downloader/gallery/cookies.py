@@ -1,0 +1,81 @@
+"""Cookies: a private copy for each run, and what the site changed merged back after a good one.
+
+Files are in the Netscape format: seven fields separated by tabs, `#HttpOnly_` in front of a line is part of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+Key = tuple[str, str, str]
+"""Domain, path and name: what makes two lines the same cookie."""
+
+
+class UnreadableCookiesError(Exception):
+    """The sentence names the file and what is wrong, never a value."""
+
+
+def read_cookies(file: Path) -> dict[Key, str]:
+    """The lines of a cookie file by what they are about. Raises `UnreadableCookiesError`."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UnreadableCookiesError(f"the cookie file does not exist: {file}") from None
+    except UnicodeDecodeError:
+        raise UnreadableCookiesError(f"the cookie file is not UTF-8 text: {file}") from None
+    except OSError as error:
+        raise UnreadableCookiesError(f"the cookie file cannot be read: {file}: {error.strerror}") from None
+    cookies: dict[Key, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip(" ").removeprefix("#HttpOnly_")
+        if not bare or bare[0] in "#$":
+            continue
+        fields = bare.split("\t")
+        if len(fields) != 7:
+            raise UnreadableCookiesError(
+                f"the cookie file is not in Netscape format: {file}, line {number} has {len(fields)} fields in place of 7"
+            )
+        cookies[fields[0], fields[2], fields[5]] = line
+    return cookies
+
+
+def copy_private(file: Path, folder: Path) -> Path:
+    """A copy that only this run reads and writes, mode 0600. Raises `UnreadableCookiesError`."""
+    read_cookies(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{len(list(folder.iterdir()))}-{file.name}"
+    with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(file.read_bytes())
+    return copy
+
+
+def values(file: Path) -> list[str]:
+    """The secret part of every line."""
+    return [line.split("\t")[6] for line in read_cookies(file).values()]
+
+
+def merge_back(before: dict[Key, str], after: dict[Key, str], file: Path) -> int:
+    """Bring what a run changed into the file that all runs share. Returns how many cookies changed.
+
+    Only changed and new cookies are brought: another run may have changed others meanwhile. The file is replaced
+    as a whole, under a lock, so that nobody ever reads half of it.
+    """
+    changed = {key: line for key, line in after.items() if before.get(key) != line}
+    if not changed:
+        return 0
+    with (file.parent / f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        merged = {**read_cookies(file), **changed}
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                out.write("# Netscape HTTP Cookie File\n\n")
+                out.writelines(f"{line}\n" for line in merged.values())
+            Path(name).replace(file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return len(changed)

@@ -1,0 +1,76 @@
+"""The hooks of a run: called inside the gallery process for every listed file, and reported to the service.
+
+Python code where the predecessor started a process per file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..domain.files import Words, words_of
+from ..domain.listing import Failure
+from .messages import FromRun, Listed, Outcome
+
+Report = Callable[[FromRun], None]
+
+
+class Hooks:
+    """`base` is the source's folder on disk, with `/` at its end; filenames in reports are relative to it."""
+
+    def __init__(self, report: Report, base: str) -> None:
+        self._report = report
+        self._base = base
+
+    def on_file_downloaded(self, remote_id: str, path: str | None, url: str, metadata: dict[str, Any]) -> None:
+        """`path`: where the file lies after all post-processors, absolute; None if one of them took it away."""
+        self._tell(remote_id, Outcome.DOWNLOADED if path else Outcome.ABSORBED, path, url, words_of(metadata))
+
+    def on_file_adopted(self, remote_id: str, path: str, url: str, metadata: dict[str, Any]) -> None:
+        """It lay in the folder before the catalog knew it."""
+        self._tell(remote_id, Outcome.ADOPTED, path, url, words_of(metadata))
+
+    def on_file_skipped(self, remote_id: str, filename: str) -> None:
+        """Known and in place. Called for every unchanged file of a source: it must cost next to nothing."""
+        self._report(Listed(remote_id=remote_id, outcome=Outcome.KEPT, filename=filename))
+
+    def on_file_passed(self, remote_id: str) -> None:
+        self._report(Listed(remote_id=remote_id, outcome=Outcome.PASSED))
+
+    def on_file_failed(
+        self, remote_id: str, url: str, metadata: dict[str, Any], failure: Failure, *, gone: bool = False
+    ) -> None:
+        self._report(
+            Listed(
+                remote_id=remote_id,
+                outcome=Outcome.FAILED,
+                url=url,
+                words=words_of(metadata),
+                failure=failure,
+                gone=gone,
+            )
+        )
+
+    def _tell(self, remote_id: str, outcome: Outcome, path: str | None, url: str, words: Words) -> None:
+        size = sha256 = None
+        if path is not None:
+            size, sha256 = _measure(path)
+        self._report(
+            Listed(
+                remote_id=remote_id,
+                outcome=outcome,
+                filename=path and path.removeprefix(self._base),
+                url=url,
+                size=size,
+                sha256=sha256,
+                words=words,
+            )
+        )
+
+
+def _measure(path: str) -> tuple[int, str]:
+    with open(path, "rb") as file:  # noqa: PTH123 - as a string from gallery-dl
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return os.fstat(file.fileno()).st_size, digest

@@ -1,0 +1,156 @@
+"""What a gallery process and its parent tell each other: frozen values, pickled over one socket, in batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from ..domain.errors import OrderFault
+from ..domain.files import KnownFile, Words
+from ..domain.listing import Failure, Gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """Parent to child, first: everything that one run needs."""
+
+    run_id: str
+    source_id: int
+    url: str
+    content_root: Path
+    content_path: str
+    run_folder: Path
+    """Private to this run, kept over its attempts."""
+    lock_file: Path
+    """Held for as long as the process lives: two processes never work on one source."""
+    cookies_folder: Path
+    cache_file: Path
+    known: dict[str, KnownFile] = field(repr=False)
+    shares_folder: bool = False
+    """Other sources use this folder too: ask before taking a name."""
+    allow_private_addresses: bool = False
+    log_level: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRequest:
+    """Parent to child, first: answer one `Question` after the other until the pipe closes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Parent to child: finish the current file, list no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Parent to child: whether the path of the last `Asks` is held by a file of another source."""
+
+    held: bool
+
+
+class Outcome(StrEnum):
+    """What became of a listed file. Every listed file gets exactly one."""
+
+    DOWNLOADED = "downloaded"
+    ADOPTED = "adopted"
+    """It lay in the folder already, but not in the catalog."""
+    KEPT = "kept"
+    """Known, and in place."""
+    ABSORBED = "absorbed"
+    """Downloaded; a post-processor of the operator then took the file away."""
+    PASSED = "passed"
+    """Known as unavailable or absorbed, or noted in an archive of the operator: left alone."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """Child to parent: one listed file. `filename` is relative to the source's folder, `size` in bytes."""
+
+    remote_id: str
+    outcome: Outcome
+    filename: str | None = None
+    url: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    words: Words = Words()
+    failure: Failure | None = None
+    gone: bool = False
+    """It answered 404 or 410."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Child to parent: bytes of a file so far, and in all where the site tells. `total` None: not known."""
+
+    filename: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expects:
+    """Child to parent: how many files the listing says that it will have."""
+
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Child to parent: nothing will be heard for so many seconds, and why. 0: at work (a sign of life)."""
+
+    seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """Child to parent: a log record; `level` as in `logging`."""
+
+    level: int
+    logger: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """Child to parent: does another source hold this path (relative to CONTENT_ROOT)? Waits for an `Answer`."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Child to parent, last: how the listing ended."""
+
+    gaps: tuple[Gap, ...] = ()
+    failure: Failure | None = None
+    stopped: bool = False
+    """It was asked to stop, and did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The answer of the resolver to a URL that can be mirrored."""
+
+    name: str
+    """What must be treated politely as one."""
+    category: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unresolved:
+    """The answer of the resolver to a URL that cannot."""
+
+    fault: OrderFault
+    sentence: str
+
+
+FromRun = Listed | Progress | Expects | Waiting | Logged | Asks | Ended

@@ -1,0 +1,82 @@
+"""The child's end of the pipe: messages gather for a moment and go out in batches; a slow parent slows us down."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from multiprocessing.connection import Connection
+
+from .evidence import Evidence
+from .messages import FromRun, Logged
+
+GATHER = 0.02
+"""Seconds that a lone message waits for company."""
+LIMIT = 1000
+"""Messages that may wait; then whoever reports more has to wait."""
+
+
+class Reporter:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: list[FromRun] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._sender = threading.Thread(target=self._send_all, name="reporter", daemon=True)
+        self._sender.start()
+
+    def __call__(self, message: FromRun) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < LIMIT)
+            self._waiting.append(message)
+            if len(self._waiting) == 1:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Send what waits, and return when the parent's end of the pipe has it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._sender.join()
+
+    def _send_all(self) -> None:
+        pause = threading.Event()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+            if not self._closed:
+                pause.wait(GATHER)
+            with self._changed:
+                batch, self._waiting = self._waiting, []
+                self._changed.notify_all()
+            self._connection.send(batch)
+
+
+class LogHandler(logging.Handler):
+    """gallery-dl's log records, as messages and as evidence, without the secrets that they may repeat."""
+
+    def __init__(self, reporter: Reporter, evidence: Evidence, level: int) -> None:
+        super().__init__(logging.DEBUG)
+        self._reporter = reporter
+        self._evidence = evidence
+        self._level = level
+        self._secrets: list[str] = []
+
+    def hide(self, secrets: list[str]) -> None:
+        # Short values ("1", "on") are no secrets, and hiding them would make every line unreadable.
+        self._secrets += [secret for secret in secrets if len(secret) >= 6]
+
+    def redacted(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.redacted(record.getMessage())
+        except Exception:  # a broken record of the extractor must not end the listing
+            text = self.redacted(str(record.msg))
+        self._evidence.record(record, text)
+        if record.levelno >= self._level and text:
+            self._reporter(Logged(record.levelno, record.name, text[:2000]))

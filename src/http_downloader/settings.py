@@ -1,0 +1,204 @@
+"""Every setting, read once, from the environment and `.env`. The environment wins."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import platformdirs
+from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
+
+from .domain.errors import SettingsError
+
+APP = "http-downloader"
+
+OUR_PREFIXES = ("AMQP_", "RABBITMQ_", "SYNC_", "HOOK_", "HTTP_DOWNLOADER_")
+"""A name that begins like this and is no setting is most likely a slip."""
+
+
+def _plain_name(value: str) -> str:
+    if len(value.encode()) > 255:
+        raise ValueError("at most 255 bytes are allowed")
+    return value
+
+
+QueueName = Annotated[str, AfterValidator(_plain_name)]
+
+
+class Settings(BaseSettings):
+    """Field names are the settings' names in lower case; descriptions go into the README's table."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", case_sensitive=False, env_ignore_empty=False)
+
+    rabbitmq_host: str = Field("", description="RabbitMQ's host; none here and no AMQP_URL: no broker, embedded mode")
+    rabbitmq_port: int = Field(5672, ge=1, le=65535, description="its port")
+    rabbitmq_user: str = Field("guest", description="user")
+    rabbitmq_pass: str = Field("guest", description="password")
+    rabbitmq_vhost: str = Field("/", description="virtual host")
+    amqp_url: str = Field("", description="the whole address in place of RABBITMQ_*: amqp://… or amqps://…")
+    amqp_exchange: QueueName = Field(
+        "",
+        description="empty: the default exchange; else a durable direct exchange, every queue bound under its own name",
+    )
+    amqp_q_sync_http_src_orders: QueueName = Field("GL_SYNC_HTTP_SOURCE_ORDERS", min_length=1, description="orders in")
+    amqp_q_file_downloaded: QueueName = Field("GL_FILE_DOWNLOADED", description="file downloaded; empty: not sent")
+    amqp_q_file_download_skipped: QueueName = Field(
+        "GL_FILE_DOWNLOAD_SKIPPED", description="file was there already; empty: not sent"
+    )
+    amqp_q_source_synchronized: QueueName = Field(
+        "GL_SOURCE_SYNCHRONIZED", description="source synchronized; empty: not sent"
+    )
+    amqp_q_source_sync_failed: QueueName = Field("", description="failed and partial runs; empty: not sent")
+    amqp_q_rejected_orders: QueueName = Field(
+        "", description="orders that cannot be run; empty: the orders queue's name with `.rejected`"
+    )
+    amqp_queues_durable: bool = Field(
+        True, description="how queues are declared that do not exist yet; existing ones are used as they are"
+    )
+    amqp_event_content_type: str = Field(
+        "application/json", description="content type of events; empty: the property is left out"
+    )
+
+    database_url: str = Field(
+        "", description="sqlite:///path, postgresql://… or mariadb://…; empty: SQLite in RUNTIME_PATH"
+    )
+    content_root: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_pictures_dir()) / APP,
+        description="where galleries are mirrored to",
+    )
+    config_path: Path = Field(
+        default_factory=lambda: platformdirs.user_config_path(APP),
+        description="gallery-dl.conf.json (optional) and cookies/<category>.txt",
+    )
+    runtime_path: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path(APP),
+        description="database, gallery-dl's cache, state of running syncs",
+    )
+
+    sync_concurrency: int = Field(4, ge=1, le=256, description="runs at once in this process")
+    site_concurrency: int = Field(1, ge=1, le=256, description="runs at once for one site, over all workers")
+    sync_attempts: int = Field(5, ge=1, le=100, description="tries of a run whose failure is transient")
+    sync_retry_delay: float = Field(
+        30.0,
+        gt=0,
+        le=86400,
+        description="seconds before the second try; doubles each time, at most an hour, with jitter",
+    )
+    run_stall_timeout: float = Field(
+        600.0, gt=0, description="seconds after which a gallery process that reports nothing is ended"
+    )
+    shutdown_grace: float = Field(30.0, ge=0, description="seconds that running syncs may take to finish after SIGTERM")
+    allow_private_addresses: bool = Field(
+        False, description="true: sources on loopback and private networks are allowed"
+    )
+
+    hook_file_downloaded: str = Field("", description="path/to/script.py[:function], called for every new file")
+    hook_file_skipped: str = Field("", description="the same for every file that was there already")
+    hook_source_synchronized: str = Field("", description="the same for every synchronized source")
+    hook_timeout: float = Field(60.0, gt=0, description="seconds that one call of a hook script may take")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged at least")
+    log_format: Literal["console", "json"] = Field("console", description="console or json")
+
+    @field_validator("content_root", "config_path", "runtime_path", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        """Relative paths are relative to the `.env`, which lies in the working folder."""
+        if "\x00" in str(path):
+            raise ValueError("a path cannot contain NUL")
+        return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symlinks
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(env_settings, EnvSettingsSource)
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        return init_settings, env_settings, dotenv_settings
+
+    @property
+    def broker_url(self) -> str | None:
+        """None: no broker, embedded mode."""
+        if self.amqp_url:
+            return self.amqp_url
+        if not self.rabbitmq_host:
+            return None
+        user, password = quote(self.rabbitmq_user, safe=""), quote(self.rabbitmq_pass, safe="")
+        host = f"[{self.rabbitmq_host}]" if ":" in self.rabbitmq_host else self.rabbitmq_host
+        return f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{quote(self.rabbitmq_vhost, safe='')}"
+
+    @property
+    def catalog_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.runtime_path / 'catalog.sqlite3'}"
+
+    @property
+    def template(self) -> Path:
+        return self.config_path / "gallery-dl.conf.json"
+
+    @property
+    def rejected_orders_queue(self) -> str:
+        return self.amqp_q_rejected_orders or f"{self.amqp_q_sync_http_src_orders}.rejected"
+
+
+def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:
+    """Raises `SettingsError`: one line that names the setting, its value and what is allowed."""
+    try:
+        return Settings(_env_file=env_file, **overrides)  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).upper()
+        value = "***" if any(word in name for word in ("PASS", "TOKEN", "URL")) else repr(first["input"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise SettingsError(f"{name} has the wrong value {value}: {_allowed(first)}{more}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file} is not UTF-8 text") from None
+    except OSError as error:
+        raise SettingsError(f"{env_file} cannot be read: {error.strerror}") from None
+
+
+def suspicious_names(env_file: Path = Path(".env")) -> list[str]:
+    """A sentence for each variable that looks like a setting of ours and is none."""
+    names = set(os.environ)
+    if env_file.is_file():
+        lines = env_file.read_text(errors="replace").splitlines()
+        names |= {
+            line.partition("=")[0].strip().removeprefix("export ") for line in lines if "=" in line and line[0] != "#"
+        }
+    known = {name.upper() for name in Settings.model_fields}
+    sentences = []
+    for name in sorted(names):
+        if not name.upper().startswith(OUR_PREFIXES) or name.upper() in known:
+            continue
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        sentences.append(f"{name} is no setting of ours" + (f"; did you mean {near[0]}?" if near else ""))
+    return sentences
+
+
+def _allowed(error: Any) -> str:
+    match error["type"]:
+        case "bool_parsing" | "bool_type":
+            return "true or false is allowed"
+        case "int_parsing" | "int_from_float" | "int_type":
+            return "a whole number is allowed"
+        case "float_parsing" | "float_type":
+            return "a number is allowed"
+        case "literal_error":
+            return f"{error['ctx']['expected'].replace(chr(39), '')} is allowed"
+        case _:
+            words = str(error["msg"]).removeprefix("Value error, ")
+            return words[0].lower() + words[1:]

@@ -1,0 +1,41 @@
+"""Orders come in: validated, journalled in one transaction, and only then acknowledged by whoever brought them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..catalog import journal
+from ..catalog.calls import CatalogCalls
+from ..catalog.engine import utcnow
+from ..catalog.journal import Submitted
+from ..domain.orders import Order
+from ..gallery.pool import GalleryPool
+
+
+class Intake:
+    def __init__(self, calls: CatalogCalls, pool: GalleryPool, wake: Callable[[], None]) -> None:
+        self._calls = calls
+        self._pool = pool
+        self._wake = wake
+
+    async def accept(
+        self,
+        order: Order,
+        *,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        redelivered: bool = False,
+    ) -> Submitted:
+        """Journal a valid order. Raises `OrderRejected` when gallery-dl does not know its URL, `CatalogError`."""
+        site = await self._pool.resolve(order.url)
+        submitted = await self._calls(
+            journal.submit,
+            order,
+            site=site.name,
+            now=utcnow(),
+            message_id=message_id,
+            correlation_id=correlation_id,
+            redelivered=redelivered,
+        )
+        self._wake()
+        return submitted

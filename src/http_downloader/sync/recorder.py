@@ -1,0 +1,172 @@
+"""Turns what a gallery process reports into facts and events: one transaction for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..catalog import files
+from ..catalog.calls import CatalogCalls
+from ..catalog.engine import utcnow
+from ..catalog.journal import Claim
+from ..domain.events import Event, EventType, RunContext, file_event
+from ..domain.files import FileFact, FileState, KnownFile, is_unavailable
+from ..domain.listing import Failure
+from ..domain.reasons import Reason
+from ..domain.runs import Counts
+from ..gallery.messages import Listed, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """The way to the broker. `types` are the events that have a queue there."""
+
+    types: frozenset[EventType]
+    publish: Callable[[Sequence[Event]], Awaitable[None]]
+    """Returns when the broker has confirmed all of them; waits while there is no broker."""
+    wake: Callable[[], None]
+    """Something new is in the outbox."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """What one attempt of a run has found so far."""
+
+    known: dict[str, KnownFile]
+    counts: Counts
+    announced: set[str]
+    """Remote ids of files that were announced as skipped, in this attempt or an earlier one of the same run."""
+    seen: set[str] = field(default_factory=set)
+    failures: list[Failure] = field(default_factory=list)
+
+    def missing(self) -> list[str]:
+        """Remote ids that were in place and are not in this listing."""
+        return [
+            remote_id
+            for remote_id, known in self.known.items()
+            if known.state is FileState.PRESENT and remote_id not in self.seen
+        ]
+
+
+class Recorder:
+    def __init__(
+        self,
+        calls: CatalogCalls,
+        claim: Claim,
+        attempt: Attempt,
+        outlet: Outlet | None,
+        tell: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        self._calls = calls
+        self._claim = claim
+        self._attempt = attempt
+        self._outlet = outlet
+        self._tell = tell
+        """Local listeners: the terminal, the operator's hook scripts."""
+        self._context = RunContext(run_id=claim.run_id, source_id=claim.source_id, correlation_id=claim.correlation_id)
+
+    async def record(self, batch: Sequence[Listed]) -> list[Failure]:
+        """Commit a batch, then announce it. Returns the failures among it."""
+        facts = [fact for listed in batch if (fact := self._fact(listed)) is not None]
+        committed = {
+            listed.remote_id: self._event(listed)
+            for listed in batch
+            if listed.outcome in (Outcome.DOWNLOADED, Outcome.ADOPTED)
+        }
+        skipped = [self._event(listed) for listed in batch if self._is_news(listed)]
+        back = [listed.remote_id for listed in batch if self._is_back(listed)]
+        conflicts: set[str] = set()
+        if facts:
+            outgoing = {key: event for key, event in committed.items() if self._has_queue(event)}
+            conflicts = await self._calls(files.record, self._claim, facts, outgoing, utcnow())
+            if outgoing and self._outlet is not None:
+                self._outlet.wake()
+        if back:
+            await self._calls(files.mark_present, self._claim, back)
+        if self._outlet is not None and EventType.FILE_SKIPPED in self._outlet.types and skipped:
+            # A skip changes no fact and needs no outbox: a crash before this is confirmed repeats the run.
+            await self._outlet.publish(skipped)
+        failures = self._count(batch, conflicts)
+        for event in [event for key, event in committed.items() if key not in conflicts] + skipped:
+            await self._tell(event)
+        return failures
+
+    def _fact(self, listed: Listed) -> FileFact | None:
+        path = None if listed.filename is None else f"{self._claim.content_path}/{listed.filename}"
+        match listed.outcome:
+            case Outcome.DOWNLOADED | Outcome.ADOPTED:
+                state = FileState.PRESENT
+            case Outcome.ABSORBED:
+                state = FileState.ABSORBED
+            case Outcome.FAILED:
+                gone = listed.gone and is_unavailable(self._attempt.known.get(listed.remote_id))
+                state = FileState.UNAVAILABLE if gone else FileState.FAILED
+            case _:
+                return None
+        return FileFact(
+            remote_id=listed.remote_id,
+            state=state,
+            path=path,
+            url=listed.url,
+            size=listed.size,
+            sha256=listed.sha256,
+            words=listed.words,
+            downloaded=listed.outcome in (Outcome.DOWNLOADED, Outcome.ABSORBED),
+            gone=listed.gone,
+        )
+
+    def _event(self, listed: Listed) -> Event:
+        downloaded = listed.outcome is Outcome.DOWNLOADED
+        return file_event(
+            EventType.FILE_DOWNLOADED if downloaded else EventType.FILE_SKIPPED,
+            self._context,
+            remote_id=listed.remote_id,
+            filename=listed.filename or "",
+            url=listed.url,
+            size=listed.size,
+            sha256=listed.sha256,
+        )
+
+    def _is_news(self, listed: Listed) -> bool:
+        """Over all attempts of a run each file is announced once: as downloaded, or as skipped."""
+        if listed.outcome is not Outcome.KEPT or listed.remote_id in self._attempt.announced:
+            return False
+        known = self._attempt.known.get(listed.remote_id)
+        return known is None or not known.announced
+
+    def _is_back(self, listed: Listed) -> bool:
+        known = self._attempt.known.get(listed.remote_id)
+        return listed.outcome is Outcome.KEPT and known is not None and known.state is not FileState.PRESENT
+
+    def _has_queue(self, event: Event) -> bool:
+        return self._outlet is not None and event.type in self._outlet.types
+
+    def _count(self, batch: Sequence[Listed], conflicts: set[str]) -> list[Failure]:
+        attempt, counts = self._attempt, self._attempt.counts
+        failures = []
+        for listed in batch:
+            counts.listed += 1
+            attempt.seen.add(listed.remote_id)
+            known = attempt.known.get(listed.remote_id)
+            if listed.remote_id in conflicts:
+                detail = f"{listed.filename}: a file of another source holds this name"
+                failures.append(Failure(reason=Reason.FILES_FAILED, detail=detail))
+                continue
+            match listed.outcome:
+                case Outcome.DOWNLOADED | Outcome.ABSORBED:
+                    counts.downloaded += 1
+                    counts.bytes += listed.size or 0
+                case Outcome.KEPT | Outcome.ADOPTED:
+                    if known is None or not known.announced:
+                        counts.skipped += 1
+                        attempt.announced.add(listed.remote_id)
+                case Outcome.PASSED:
+                    counts.unavailable += known is not None and known.state is FileState.UNAVAILABLE
+                case Outcome.FAILED:
+                    if listed.gone and is_unavailable(known):
+                        counts.unavailable += 1
+                    elif listed.failure is not None:
+                        failures.append(listed.failure)
+        counts.failed += len(failures)
+        attempt.failures += failures
+        return failures

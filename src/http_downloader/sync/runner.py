@@ -1,0 +1,280 @@
+"""One claimed run, from its gallery process to its end in the catalog."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from ..catalog import files, journal
+from ..catalog.calls import CatalogCalls
+from ..catalog.engine import utcnow
+from ..catalog.journal import Claim
+from ..domain.errors import DownloaderError, LeaseLost, SettingsError
+from ..domain.events import Event, HookValue, RunContext, source_sync_failed, source_synchronized
+from ..domain.listing import Failure, Listing
+from ..domain.reasons import Reason
+from ..domain.runs import Counts, Ending, RunState, conclude, retry_delay
+from ..gallery.messages import Asks, Ended, Expects, FromRun, Listed, Logged, Progress, RunRequest, Waiting
+from ..gallery.pool import GalleryPool, GalleryProcess
+from .recorder import Attempt, Outlet, Recorder
+from .scripts import HookScripts
+from .updates import FileFailed, Finished, Observer, Started
+
+log = structlog.get_logger(__name__)
+
+LOG_LINES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    content_root: Path
+    runtime_path: Path
+    cookies_folder: Path
+    allow_private_addresses: bool
+    attempts: int
+    retry_delay: timedelta
+    log_level: int
+
+
+class Runner:
+    """Performs claimed runs, one call of `perform` each; many calls may be under way."""
+
+    def __init__(
+        self,
+        calls: CatalogCalls,
+        pool: GalleryPool,
+        settings: RunnerSettings,
+        *,
+        outlet: Outlet | None,
+        scripts: HookScripts,
+        observer: Observer,
+    ) -> None:
+        self._calls = calls
+        self._pool = pool
+        self._settings = settings
+        self._outlet = outlet
+        self._scripts = scripts
+        self._observer = observer
+        self._processes: dict[int, GalleryProcess] = {}
+        self._stopping: set[int] = set()
+        self._announced: dict[int, set[str]] = {}
+        """By run: what its earlier attempts announced as skipped. Lost in a crash: those events then repeat, with
+        the same message ids."""
+
+    async def perform(self, claim: Claim, *, cancel_is_final: bool = False) -> Ending | None:
+        """Make one attempt of a run. Returns how it ended; None when it was put back into the journal.
+
+        `cancel_is_final`: a stop was asked for by a person, so the run is cancelled, not resumed later.
+        """
+        with structlog.contextvars.bound_contextvars(run_id=claim.run_id, source_id=claim.source_id):
+            try:
+                return await self._perform(claim, cancel_is_final)
+            except LeaseLost as error:
+                log.warning("run given up", why=str(error))
+                return None
+            finally:
+                await self._end_process(claim)
+
+    async def stop(self, run: int) -> None:
+        """Let a run finish its current files, then end."""
+        self._stopping.add(run)
+        if (process := self._processes.get(run)) is not None:
+            await process.stop()
+
+    async def kill(self, run: int) -> None:
+        self._stopping.add(run)
+        if (process := self._processes.get(run)) is not None:
+            await process.kill()
+
+    async def _perform(self, claim: Claim, cancel_is_final: bool) -> Ending | None:
+        tail: deque[str] = deque(claim.log.splitlines(), maxlen=LOG_LINES)
+        known = await self._calls(files.known_files, claim, utcnow())
+        counts = Counts(downloaded=claim.counts.get("downloaded", 0), bytes=claim.counts.get("bytes", 0))
+        attempt = Attempt(known=known, counts=counts, announced=self._announced.setdefault(claim.run, set()))
+        self._observer(claim, Started(attempt=claim.attempt, known=len(known)))
+        log.info("run started", attempt=claim.attempt, url=claim.url, known_files=len(known))
+        ended = await self._crawl(claim, attempt, tail)
+        stopped = ended.stopped or claim.run in self._stopping
+        listing = Listing(files=counts.listed, gaps=ended.gaps, failure=ended.failure)
+        ending = conclude(listing, attempt.failures, known_files=len(known), cancelled=stopped)
+        return await self._conclude(claim, attempt, ended, ending, tail, cancel_is_final)
+
+    async def _crawl(self, claim: Claim, attempt: Attempt, tail: deque[str]) -> Ended:
+        """Run the gallery process to its end, recording what it reports."""
+        if claim.run in self._stopping:
+            return Ended(stopped=True)
+        if not self._settings.content_root.is_dir():
+            detail = f"CONTENT_ROOT is not there: {self._settings.content_root}"
+            return Ended(failure=Failure(reason=Reason.STORAGE_ERROR, detail=detail))
+        try:
+            process = await self._pool.run(await self._request(claim, attempt))
+        except SettingsError as error:
+            return Ended(failure=Failure(reason=Reason.BAD_INPUT, detail=str(error)))
+        except DownloaderError as error:
+            return Ended(failure=Failure(reason=Reason.CRASHED, detail=str(error)))
+        self._processes[claim.run] = process
+        if claim.run in self._stopping:
+            await process.stop()
+        recorder = Recorder(self._calls, claim, attempt, self._outlet, lambda event: self._tell(claim, event, tail))
+        async for batch in process.batches():
+            await self._take(claim, process, recorder, batch, tail)
+        return process.ended
+
+    async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
+        settings = self._settings
+        folder = self._run_folder(claim)
+        await asyncio.to_thread(folder.mkdir, 0o700, parents=True, exist_ok=True)
+        return RunRequest(
+            run_id=claim.run_id,
+            source_id=claim.source_id,
+            url=claim.url,
+            content_root=settings.content_root,
+            content_path=claim.content_path,
+            run_folder=folder,
+            lock_file=settings.runtime_path / "locks" / f"source-{claim.source_id}",
+            cookies_folder=settings.cookies_folder,
+            cache_file=settings.runtime_path / "cache.sqlite3",
+            known=attempt.known,
+            shares_folder=await self._calls(files.shares_folder, claim.source_id, claim.content_path),
+            allow_private_addresses=settings.allow_private_addresses,
+            log_level=settings.log_level,
+        )
+
+    def _run_folder(self, claim: Claim) -> Path:
+        return self._settings.runtime_path / "runs" / claim.run_id
+
+    async def _take(
+        self, claim: Claim, process: GalleryProcess, recorder: Recorder, batch: list[FromRun], tail: deque[str]
+    ) -> None:
+        listed = [message for message in batch if isinstance(message, Listed)]
+        for message in batch:
+            match message:
+                case Asks(path):
+                    await process.answer(await self._calls(files.holds, claim.source_id, path))
+                case Logged(level, logger, text):
+                    tail.append(f"{time.strftime('%H:%M:%S')} [{logger}] {text}")
+                    log.log(level, text, logger=logger)
+                    self._observer(claim, message)
+                case Progress() | Expects() | Waiting():
+                    self._observer(claim, message)
+                case Listed() | Ended():
+                    pass
+        if listed:
+            for failure in await recorder.record(listed):
+                tail.append(f"{time.strftime('%H:%M:%S')} failed: {failure.detail}")
+                self._observer(claim, FileFailed(detail=failure.detail))
+
+    async def _conclude(
+        self,
+        claim: Claim,
+        attempt: Attempt,
+        ended: Ended,
+        ending: Ending,
+        tail: deque[str],
+        cancel_is_final: bool,
+    ) -> Ending | None:
+        counts, gaps = attempt.counts, list(ended.gaps)
+        gone = attempt.missing() if ending.listing_proves else []
+        if gone:
+            await self._calls(files.mark_missing, claim, gone, utcnow())
+        counts.missing = len(gone)
+        again = None
+        if ending.state is RunState.CANCELLED and not cancel_is_final:
+            again = utcnow()
+        elif ending.transient and claim.attempt < self._settings.attempts:
+            again = utcnow() + retry_delay(claim.attempt, self._settings.retry_delay, random.random)
+        context = RunContext(run_id=claim.run_id, source_id=claim.source_id, correlation_id=claim.correlation_id)
+        if again is not None:
+            interrupted = ending.state is RunState.CANCELLED
+            await self._calls(
+                journal.put_back,
+                claim,
+                not_before=again,
+                ending=None if interrupted else ending,
+                counts=counts.as_dict(),
+                gaps=gaps,
+                log="\n".join(tail),
+            )
+            log.info("attempt ended", state=ending.state, reason=ending.reason, detail=ending.detail, again=str(again))
+        else:
+            event = await self._last_event(context, claim, counts, ending)
+            await self._finish(claim, ending, counts, ended, tail, event)
+        names = [self._filename(claim, attempt, remote_id) for remote_id in gone]
+        self._observer(claim, Finished(ending=ending, counts=counts, gaps=gaps, missing=names, again=again))
+        return None if again is not None else ending
+
+    async def _finish(
+        self, claim: Claim, ending: Ending, counts: Counts, ended: Ended, tail: deque[str], event: Event | None
+    ) -> None:
+        if event is not None:
+            # Before the end is written: what a script reports is part of the run.
+            await self._tell(claim, event, tail)
+        to_broker = event is not None and self._outlet is not None and event.type in self._outlet.types
+        await self._calls(
+            journal.finish,
+            claim,
+            now=utcnow(),
+            ending=ending,
+            counts=counts.as_dict(),
+            gaps=list(ended.gaps),
+            log="\n".join(tail),
+            events=[event] if event is not None and to_broker else [],
+        )
+        if to_broker and self._outlet is not None:
+            self._outlet.wake()
+        log.info("run ended", state=ending.state, reason=ending.reason, detail=ending.detail, **counts.as_dict())
+        self._announced.pop(claim.run, None)
+        self._stopping.discard(claim.run)
+        shutil.rmtree(self._run_folder(claim), ignore_errors=True)
+
+    async def _last_event(self, context: RunContext, claim: Claim, counts: Counts, ending: Ending) -> Event | None:
+        match ending.state:
+            case RunState.SYNCHRONIZED:
+                orders = await self._calls(journal.order_ids, claim.run)
+                return source_synchronized(context, orders=orders, counts=counts.as_dict())
+            case RunState.PARTIAL | RunState.FAILED:
+                reason = str(ending.reason)
+                return source_sync_failed(context, state=str(ending.state), reason=reason, detail=ending.detail)
+            case _:
+                return None
+
+    async def _tell(self, claim: Claim, event: Event, tail: deque[str]) -> None:
+        """Local listeners: the terminal, and the operator's hook script for this event."""
+        self._observer(claim, event)
+        if not self._scripts.wants(event.type):
+            return
+        filename = event.body.get("filename")
+        counts = {key: value for key, value in event.headers.items() if key in Counts().as_dict()}
+        path = self._settings.content_root / claim.content_path / filename if filename else None
+        problem = await self._scripts.call(
+            event.type,
+            HookValue(
+                event=str(event.type),
+                source_id=event.source_id,
+                run_id=event.run_id,
+                filename=filename,
+                path=str(path) if path else None,
+                url=event.headers.get("url"),
+                size=event.headers.get("size"),
+                sha256=event.headers.get("sha256"),
+                counts=counts if path is None else {},
+            ),
+        )
+        if problem is not None:
+            log.warning(problem)
+            tail.append(f"{time.strftime('%H:%M:%S')} {problem}")
+
+    def _filename(self, claim: Claim, attempt: Attempt, remote_id: str) -> str:
+        return (attempt.known[remote_id].path or remote_id).removeprefix(f"{claim.content_path}/")
+
+    async def _end_process(self, claim: Claim) -> None:
+        if (process := self._processes.pop(claim.run, None)) is not None:
+            await process.kill()

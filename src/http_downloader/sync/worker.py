@@ -1,0 +1,185 @@
+"""Claims runs from the journal while slots are free, keeps their leases, and winds down when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from ..catalog import journal
+from ..catalog.calls import CatalogCalls
+from ..catalog.engine import utcnow
+from ..catalog.journal import Claim
+from ..domain.errors import CatalogError
+from ..domain.runs import Ending, RunState
+from .identity import dead_workers, forget
+from .runner import Runner
+
+log = structlog.get_logger(__name__)
+
+LEASE = timedelta(seconds=60)
+RENEW_EVERY = 15.0
+POLL = 2.0
+"""Seconds between two looks into the journal when nothing woke us: another process may have put a run there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    owner: str
+    workers_folder: Path
+    slots: int
+    site_concurrency: int
+    shutdown_grace: float
+
+
+class Worker:
+    def __init__(self, calls: CatalogCalls, runner: Runner, settings: WorkerSettings) -> None:
+        self._calls = calls
+        self._runner = runner
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._running: dict[int, asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """A run has been queued, or a slot has become free."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Perform runs until `stop`; then let them finish for the grace time, and put back what is left."""
+        await self.release_dead()
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                await self._fill()
+                self._wake.clear()
+                waking = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({stopping, waking}, timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+            await self._wind_down()
+        finally:
+            stopping.cancel()
+            for task in self._running.values():
+                task.cancel()
+
+    async def keep_leases(self) -> None:
+        """Until cancelled. A lease that cannot be renewed runs out, and another worker takes over."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            try:
+                await self._calls(journal.renew, self._settings.owner, utcnow() + LEASE)
+            except CatalogError as error:
+                log.warning("leases could not be renewed", why=str(error))
+
+    async def release_dead(self) -> None:
+        """Take back at once what a worker of this machine owned when it was killed."""
+        folder = self._settings.workers_folder
+        dead = await asyncio.to_thread(dead_workers, folder)
+        if dead:
+            count = await self._calls(journal.release, dead)
+            forget(folder, dead)
+            if count:
+                log.info("runs of a worker that died are taken up again", runs=count)
+
+    async def run_now(self, run: int, *, stop: asyncio.Event, waiting: Callable[[str], None]) -> Ending:
+        """Perform one run to its end, with all its attempts, while a person waits. `waiting` is told why not yet."""
+        await self.release_dead()
+        while True:
+            claim = await self._claim(run)
+            if claim is None:
+                if (ended := await self._ended_elsewhere(run)) is not None:
+                    return ended
+                waiting("another run of this source or its site is under way")
+                if await _sleep(1.0, stop):
+                    return Ending(state=RunState.CANCELLED)
+                continue
+            ending = await self._attempt_now(claim, stop)
+            if ending is not None:
+                return ending
+            if await self._pause_before_retry(run, stop):
+                return Ending(state=RunState.CANCELLED)
+
+    async def _attempt_now(self, claim: Claim, stop: asyncio.Event) -> Ending | None:
+        task = asyncio.create_task(self._runner.perform(claim, cancel_is_final=True))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await self._runner.stop(claim.run)
+            return await task
+        finally:
+            stopping.cancel()
+            task.cancel()
+
+    async def kill_all(self) -> None:
+        for run in list(self._running):
+            await self._runner.kill(run)
+
+    async def _pause_before_retry(self, run: int, stop: asyncio.Event) -> bool:
+        row = await self._calls(journal.get_run, run)
+        assert row is not None
+        pause = (row["not_before"] - utcnow()).total_seconds()
+        return await _sleep(max(pause, 0.0), stop)
+
+    async def _ended_elsewhere(self, run: int) -> Ending | None:
+        """The end of a run that another process has claimed, if it has one."""
+        row = await self._calls(journal.get_run, run)
+        if row is None or not RunState(row["state"]).ended:
+            return None
+        return journal.ending_of(row)
+
+    async def _claim(self, run: int | None = None) -> Claim | None:
+        return await self._calls(
+            journal.claim,
+            owner=self._settings.owner,
+            lease=LEASE,
+            now=utcnow(),
+            site_concurrency=self._settings.site_concurrency,
+            run=run,
+        )
+
+    async def _fill(self) -> None:
+        while len(self._running) < self._settings.slots:
+            try:
+                claim = await self._claim()
+            except CatalogError as error:
+                log.error("the journal cannot be read", why=str(error))
+                return
+            if claim is None:
+                return
+            task = asyncio.create_task(self._perform(claim))
+            self._running[claim.run] = task
+
+    async def _perform(self, claim: Claim) -> None:
+        try:
+            await self._runner.perform(claim)
+        except CatalogError as error:
+            # Its lease runs out, and it is taken up again.
+            log.error("run interrupted", run_id=claim.run_id, why=str(error))
+        finally:
+            self._running.pop(claim.run, None)
+            self.wake()
+
+    async def _wind_down(self) -> None:
+        if not self._running:
+            return
+        log.info("waiting for running syncs", runs=len(self._running), at_most=f"{self._settings.shutdown_grace:g} s")
+        await asyncio.wait(self._running.values(), timeout=self._settings.shutdown_grace)
+        left = list(self._running)
+        if left:
+            log.info("stopping runs, to be resumed at the next start", runs=len(left))
+            await asyncio.gather(*(self._runner.stop(run) for run in left))
+            await asyncio.wait(list(self._running.values()))
+
+
+async def _sleep(seconds: float, stop: asyncio.Event) -> bool:
+    """True when it was cut short by `stop`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True
