@@ -77,7 +77,7 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
                 content_root=settings.content_root,
                 runtime_path=settings.runtime_path,
                 cookies_folder=settings.config_path / "cookies",
-                allow_private_addresses=settings.allow_private_addresses,
+                allowed_networks=settings.allowed_networks,
                 attempts=settings.sync_attempts,
                 retry_delay=timedelta(seconds=settings.sync_retry_delay),
                 log_level=logging.DEBUG if settings.log_level == "DEBUG" else logging.INFO,

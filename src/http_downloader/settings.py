@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -93,8 +94,8 @@ class Settings(BaseSettings):
         600.0, gt=0, description="seconds after which a gallery process that reports nothing is ended"
     )
     shutdown_grace: float = Field(30.0, ge=0, description="seconds that running syncs may take to finish after SIGTERM")
-    allow_private_addresses: bool = Field(
-        False, description="true: sources on loopback and private networks are allowed"
+    allow_private_addresses: str = Field(
+        "false", description="true: sources on loopback and private networks are allowed; or the networks that are"
     )
 
     hook_file_downloaded: str = Field("", description="path/to/script.py[:function], called for every new file")
@@ -112,6 +113,12 @@ class Settings(BaseSettings):
         if "\x00" in str(path):
             raise ValueError("a path cannot contain NUL")
         return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symlinks
+
+    @field_validator("allow_private_addresses", mode="after")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        _parse_networks(value)
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -143,6 +150,11 @@ class Settings(BaseSettings):
         return f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{quote(self.rabbitmq_vhost, safe='')}"
 
     @property
+    def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...] | None:
+        """Private networks that sources may be on; None: any."""
+        return _parse_networks(self.allow_private_addresses)
+
+    @property
     def catalog_url(self) -> str:
         return self.database_url or f"sqlite:///{self.runtime_path / 'catalog.sqlite3'}"
 
@@ -153,6 +165,18 @@ class Settings(BaseSettings):
     @property
     def rejected_orders_queue(self) -> str:
         return self.amqp_q_rejected_orders or f"{self.amqp_q_sync_http_src_orders}.rejected"
+
+
+def _parse_networks(value: str) -> tuple[IPv4Network | IPv6Network, ...] | None:
+    match value.strip().lower():
+        case "true" | "1" | "yes" | "on":
+            return None
+        case "false" | "0" | "no" | "off" | "":
+            return ()
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(","))
+    except ValueError:
+        raise ValueError("true, false or networks like 192.168.1.0/24,::1 are allowed") from None
 
 
 def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Settings:

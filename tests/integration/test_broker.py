@@ -12,10 +12,10 @@ import pika
 import pytest
 from pika.exceptions import AMQPConnectionError
 from structlog.testing import capture_logs
-from tests.broker_node import BrokerNode
 
 from http_downloader.amqp.connection import MOST_UNCONFIRMED, Broker, Delivery, Outgoing
 from http_downloader.amqp.topology import BrokerRefused, Topology
+from tests.broker_node import BrokerNode
 
 SHARED_URL = os.environ.get("TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2F")
 PATIENCE = 60

@@ -28,9 +28,9 @@ class Consumer:
         self._rejected_queue = rejected_queue
 
     async def run(self) -> None:
-        """Until cancelled. Orders are taken one by one: an order behind a bad one is served at once."""
-        while True:
-            for delivery in await self._broker.next_deliveries(100):
+        """Until consuming is stopped. Orders are taken one by one: one behind a bad one is served at once."""
+        while deliveries := await self._broker.next_deliveries(100):
+            for delivery in deliveries:
                 await self._settle(delivery)
 
     async def _settle(self, delivery: Delivery) -> None:

@@ -59,7 +59,8 @@ def rejection(delivery: Delivery, error: OrderRejected, queue: str) -> Outgoing:
         }
     )
     properties.headers = {
-        **(delivery.properties.headers or {}),
+        # CC and BCC are instructions to the broker: repeated, they would send copies elsewhere.
+        **{key: value for key, value in delivery.headers.items() if key not in ("CC", "BCC")},
         "reason": str(error.fault),
         "detail": str(error)[:LONGEST_REASON],
     }

@@ -355,8 +355,13 @@ def list_runs(db: Connection, *, source_id: int | None, limit: int) -> list[dict
 @query
 def list_sources(db: Connection) -> list[dict[str, Any]]:
     """Every source with the state and reason of its newest run."""
-    newest = sa.select(sa.func.max(runs.c.id)).where(runs.c.source_id == sources.c.id).scalar_subquery()
-    choice = sa.select(sources, runs.c.state, runs.c.reason).outerjoin(runs, runs.c.id == newest).order_by(sources.c.id)
+    newest = sa.select(runs.c.source_id, sa.func.max(runs.c.id).label("run")).group_by(runs.c.source_id).subquery()
+    choice = (
+        sa.select(sources, runs.c.state, runs.c.reason)
+        .outerjoin(newest, newest.c.source_id == sources.c.id)
+        .outerjoin(runs, runs.c.id == newest.c.run)
+        .order_by(sources.c.id)
+    )
     return [dict(row) for row in db.execute(choice).mappings()]
 
 

@@ -119,7 +119,7 @@ def _settings(home: Path, root: str) -> Settings:
         database_url="",
         amqp_url="",
         rabbitmq_host="",
-        allow_private_addresses=True,
+        allow_private_addresses="127.0.0.1",
         hook_file_downloaded="",
         hook_file_skipped="",
         hook_source_synchronized="",

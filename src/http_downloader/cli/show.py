@@ -116,6 +116,8 @@ def _print(rows: Iterable[dict[str, Any]], as_json: bool, columns: tuple[str, ..
             print(json.dumps(row, ensure_ascii=False))
         return
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # nobody's screen: nothing is cut
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold" if column == "url" else "ellipsis")

@@ -226,8 +226,8 @@ def _guard_network(run: Run) -> None:
     def refused(error: Any) -> None:
         run.evidence.forbidden = error
 
-    if not run.request.allow_private_addresses:
-        refuse_private_addresses(refused)
+    if run.request.allowed_networks is not None:
+        refuse_private_addresses(run.request.allowed_networks, refused)
     last_sign = 0.0
 
     def observe(method: str, url: str, status: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from ..domain.errors import OrderFault
@@ -29,7 +30,8 @@ class RunRequest:
     known: dict[str, KnownFile] = field(repr=False)
     shares_folder: bool = False
     """Other sources use this folder too: ask before taking a name."""
-    allow_private_addresses: bool = False
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None = ()
+    """Private networks that may be connected to; None: any."""
     log_level: int = 20
 
 

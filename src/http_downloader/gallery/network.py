@@ -5,11 +5,15 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import requests
 from gallery_dl.exception import GalleryDLException
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class ForbiddenAddress(GalleryDLException):  # type: ignore[misc]
@@ -21,10 +25,10 @@ class ForbiddenAddress(GalleryDLException):  # type: ignore[misc]
     code = 128
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address is reachable for everybody, also when one family is written in the other.
+def is_allowed(address: str, exceptions: Sequence[Network]) -> bool:
+    """Whether an IP address is reachable for everybody, or lies in one of the networks that the operator allows.
 
-    >>> is_public("93.184.216.34"), is_public("::ffff:127.0.0.1"), is_public("169.254.169.254")
+    >>> is_allowed("93.184.216.34", ()), is_allowed("::ffff:127.0.0.1", ()), is_allowed("169.254.169.254", ())
     (True, False, False)
     """
     try:
@@ -32,15 +36,17 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False  # a name here would be resolved after the check: refuse
     if isinstance(ip, ipaddress.IPv6Address):
+        # An IPv4 address inside counts as what it is: otherwise ::ffff:127.0.0.1 would be a way around.
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+        if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner:
-            return is_public(str(inner))
+        ip = inner or ip
+    if any(ip.version == network.version and ip in network for network in exceptions):
+        return True
     return ip.is_global and not ip.is_multicast
 
 
-def refuse_private_addresses(refused: Callable[[ForbiddenAddress], None]) -> None:
+def refuse_private_addresses(exceptions: Sequence[Network], refused: Callable[[ForbiddenAddress], None]) -> None:
     """Check every connection of this process from now on: crawl, redirect and download alike, whichever library
     makes it. There is no way back: audit hooks stay for the life of the process."""
 
@@ -48,7 +54,7 @@ def refuse_private_addresses(refused: Callable[[ForbiddenAddress], None]) -> Non
         if event != "socket.connect":
             return
         connection, address = args
-        if connection.family not in (socket.AF_INET, socket.AF_INET6) or is_public(str(address[0])):
+        if connection.family not in (socket.AF_INET, socket.AF_INET6) or is_allowed(str(address[0]), exceptions):
             return
         error = ForbiddenAddress(
             f"connection to {address[0]} port {address[1]} refused: private and local addresses are not allowed"

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import structlog
@@ -38,7 +39,8 @@ class RunnerSettings:
     content_root: Path
     runtime_path: Path
     cookies_folder: Path
-    allow_private_addresses: bool
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None
+    """Private networks that may be connected to; None: any."""
     attempts: int
     retry_delay: timedelta
     log_level: int
@@ -144,7 +146,7 @@ class Runner:
             cache_file=settings.runtime_path / "cache.sqlite3",
             known=attempt.known,
             shares_folder=await self._calls(files.shares_folder, claim.source_id, claim.content_path),
-            allow_private_addresses=settings.allow_private_addresses,
+            allowed_networks=settings.allowed_networks,
             log_level=settings.log_level,
         )
 
