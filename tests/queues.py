@@ -73,17 +73,25 @@ class Queues:
         self.channel.queue_declare(self.names["orders"], durable=True)
 
     def post(self, body: bytes | dict[str, Any], **properties: Any) -> None:
+        """Post an order; waits until a service has declared the queue, since the broker drops what no queue takes."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        wait_until(lambda: self.exists("orders"), what="the orders queue")
         key = self.names["orders"]
         self.channel.basic_publish(self.exchange, key, data, pika.BasicProperties(delivery_mode=2, **properties))
 
+    def exists(self, name: str) -> bool:
+        return self._messages(name) is not None
+
     def count(self, name: str) -> int:
         """Messages ready in a queue; 0 while it is not there yet."""
+        return self._messages(name) or 0
+
+    def _messages(self, name: str) -> int | None:
         try:
             return int(self.channel.queue_declare(self.names[name], passive=True).method.message_count)
         except pika.exceptions.ChannelClosedByBroker:
             self.channel = self._connection.channel()
-            return 0
+            return None
 
     def counts(self) -> dict[str, int]:
         return {name: self.count(name) for name in self.names}
