@@ -35,6 +35,7 @@ class Relay:
         self._format = format_
         self._owner = owner
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def wake(self) -> None:
         self._wake.set()
@@ -76,6 +77,10 @@ class Relay:
 
     async def _relay_batch(self) -> bool:
         """True when something was confirmed, and more may wait."""
+        async with self._turn:  # run() and drain() would send the same rows twice
+            return await self._relay_waiting()
+
+    async def _relay_waiting(self) -> bool:
         waiting = await self._calls(outbox.waiting, self._owner, BATCH)
         if not waiting:
             return False

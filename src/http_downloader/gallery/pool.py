@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT = 60.0
 RESOLVE_TIMEOUT = 10.0
 """Seconds for one URL: an extractor's pattern that runs away must not block the intake."""
-STOP_PATIENCE = 10.0
+STOP_PATIENCE = 5.0
 """Seconds that a process may take to finish its current file after it was told to stop."""
 
 
@@ -55,31 +55,30 @@ class GalleryProcess:
         self._stall_timeout = stall_timeout
         self._allowance = stall_timeout
         self.pid = pid
-        self.ended = Ended(failure=Failure(reason=Reason.CRASHED, detail=Reason.CRASHED.sentence))
+        self.ended = _broken_off(Reason.CRASHED, Reason.CRASHED.sentence)
+        self._reading: asyncio.Future[Any] | None = None
+        self._patience: asyncio.Task[None] | None = None
 
     async def batches(self) -> AsyncIterator[list[FromRun]]:
         """Batches of messages until the process has ended. Ends it when it reports nothing for too long."""
         while True:
+            self._reading = self._pool.in_thread(self._receive)
             try:
-                batch = await self._pool.in_thread(self._receive)
+                batch = await self._reading
             except (EOFError, OSError):
-                break
+                status = await self._end()
+                self.ended = _broken_off(Reason.CRASHED, _how_it_died(status))
+                return
             if batch is None:
                 detail = f"the gallery process reported nothing for {self._allowance:.0f} s and was ended"
-                self.ended = Ended(failure=Failure(reason=Reason.STALLED, detail=detail))
-                break
-            last = batch[-1]
-            if isinstance(last, Ended):
+                self.ended = _broken_off(Reason.STALLED, detail)
+                return
+            if isinstance(last := batch[-1], Ended):
                 self.ended = last
-                batch.pop()
-                if batch:
-                    yield batch
-                await self._end()
+                if batch[:-1]:
+                    yield batch[:-1]
                 return
             yield batch
-        status = await self._end()
-        if self.ended.failure is not None and self.ended.failure.reason is Reason.CRASHED:
-            self.ended = Ended(failure=Failure(reason=Reason.CRASHED, detail=_how_it_died(status)))
 
     def _receive(self) -> list[FromRun] | None:
         if not self._connection.poll(self._allowance):
@@ -94,19 +93,35 @@ class GalleryProcess:
         await self._tell(Answer(held))
 
     async def stop(self) -> None:
-        """Ask it to finish its current file. `batches()` then ends soon; after a while it is ended by force."""
-        await self._tell(Stop())
-        self._allowance = min(self._allowance, STOP_PATIENCE)
+        """Ask it to finish its current file; `batches()` then ends. When that takes too long, it is ended by force."""
+        if self._patience is None:
+            self._patience = asyncio.create_task(self._end_later())
+            await self._tell(Stop())
+
+    async def close(self) -> None:
+        """End it if it still runs, with everything that it started, and give back what it used."""
+        if self._patience is not None:
+            self._patience.cancel()
+        await self._end()
+        # The pipe is closed only when no thread reads it any more: its number may be given to another one at once.
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
+        self._connection.close()
 
     async def kill(self) -> None:
-        """End it now, with everything that it started. May be called at any time, also twice."""
+        """End it at once. `batches()` then ends."""
         await self._end()
 
     async def _tell(self, command: Answer | Stop) -> None:
         with contextlib.suppress(OSError):
             await self._pool.in_thread(self._connection.send, command)
 
+    async def _end_later(self) -> None:
+        await asyncio.sleep(STOP_PATIENCE)
+        await self._end()
+
     async def _end(self) -> int:
+        """Kill and reap it. Returns its wait status; 0 when that was done before."""
         if self.pid == 0:
             return 0
         pid, self.pid = self.pid, 0
@@ -114,9 +129,7 @@ class GalleryProcess:
             os.killpg(pid, signal.SIGKILL)  # it leads a group of its own
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # unless it was too young to have one
-        status = await self._pool.in_thread(self._pool.reap, pid)
-        self._connection.close()
-        return int(status)
+        return int(await self._pool.in_thread(self._pool.reap, pid))
 
 
 class GalleryPool:
@@ -132,8 +145,8 @@ class GalleryPool:
         # A thread for each process to be read, and some for starting, asking and ending.
         self._threads = ThreadPoolExecutor(processes + 6, thread_name_prefix="gallery")
 
-    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+    def in_thread(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
     async def start(self) -> str:
         """Start the fork server now, and return gallery-dl's version. Raises `SettingsError`, `GalleryError`."""
@@ -294,6 +307,10 @@ def _digest(file: Path) -> str:
         return ""
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _broken_off(reason: Reason, detail: str) -> Ended:
+    return Ended(failure=Failure(reason=reason, detail=detail))
 
 
 def _how_it_died(status: int) -> str:

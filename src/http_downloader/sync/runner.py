@@ -279,4 +279,4 @@ class Runner:
 
     async def _end_process(self, claim: Claim) -> None:
         if (process := self._processes.pop(claim.run, None)) is not None:
-            await process.kill()
+            await process.close()
