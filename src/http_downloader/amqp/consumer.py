@@ -9,7 +9,8 @@ import structlog
 
 from ..domain.errors import DownloaderError, OrderRejected
 from ..domain.orders import Order, parse_order
-from .connection import Broker, Delivery
+from .connection import Broker
+from .deliveries import Delivery
 from .wire import rejection, short
 
 log = structlog.get_logger(__name__)

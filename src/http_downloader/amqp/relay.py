@@ -13,7 +13,8 @@ from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
 from ..domain.errors import CatalogError
 from ..domain.events import Event
-from .connection import Broker, Outgoing
+from .confirms import Outgoing
+from .connection import Broker
 from .wire import EventFormat
 
 log = structlog.get_logger(__name__)

@@ -4,6 +4,8 @@ A queue or an exchange that exists is used exactly as it is: declaring it again 
 closes the channel (406), and deployments that are older than this program made theirs by other rules.
 """
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import dataclass
 from typing import Any

@@ -12,7 +12,8 @@ import pika
 
 from ..domain.errors import OrderRejected
 from ..domain.events import Event, EventType
-from .connection import Delivery, Outgoing
+from .confirms import Outgoing
+from .deliveries import Delivery
 
 LONGEST_SHORT_STRING = 255
 """Bytes of a property such as correlation_id; a longer one closes the channel."""

@@ -107,7 +107,8 @@ def _settings(home: Path, root: str) -> Settings:
     config.mkdir(exist_ok=True)
     # The port is another one each time: under a name of its own the gallery stays the same site.
     instance = {"root": root, "pattern": root.partition("://")[2].replace(".", r"\.")}
-    template = {"extractor": {"Danbooru": {"demo": instance}, "demo": {"sleep-request": 0, "archive-format": "{id}"}}}
+    options = {"sleep-request": 0, "archive-format": "{id}", "filename": "{id:>03} {title}.{extension}"}
+    template = {"extractor": {"Danbooru": {"demo": instance}, "demo": options}}
     with tempfile.NamedTemporaryFile("w", dir=config, delete=False) as file:
         json.dump(template, file)
     Path(file.name).replace(config / "gallery-dl.conf.json")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ..catalog.journal import Claim
 from ..domain.events import Event, EventType
+from ..domain.reasons import Reason
 from ..domain.runs import Counts, Ending, RunState
 from ..gallery.messages import Expects, Logged, Progress, Waiting
 from ..sync.updates import FileFailed, Finished, Started, Update
@@ -73,8 +74,8 @@ class PlainDisplay(QuietDisplay):
                 self.line(f"+ {update.body['filename']}")
             case FileFailed(detail=detail):
                 self.line(f"! {detail}")
-            case Logged(level, logger, text) if level >= WARNING:
-                self.line(f"! [{logger}] {text}")
+            case Logged() if _is_told(update):
+                self.line(f"! [{update.logger}] {update.text}")
             case Waiting(seconds, why) if seconds >= 5:
                 self.line(f"… waiting {seconds:.0f} s {why}".rstrip())
             case Finished(again=again) if again is not None:
@@ -91,7 +92,6 @@ class LiveDisplay(PlainDisplay):
 
     def __init__(self, content_root: Path, console: Console | None = None) -> None:
         super().__init__(content_root, console)
-        self._live = Live(console=self.console, refresh_per_second=10, transient=True, get_renderable=self._draw)
         self._spinner = Spinner("dots")
         self._begun = time.monotonic()
         self._counts = Counts()
@@ -100,6 +100,8 @@ class LiveDisplay(PlainDisplay):
         self._wait: tuple[float, str] | None = None
         self._bytes = 0
         self._speed = _Speed()
+        # Last: it draws at once.
+        self._live = Live(console=self.console, refresh_per_second=10, transient=True, get_renderable=self._draw)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -136,8 +138,8 @@ class LiveDisplay(PlainDisplay):
                 self._expected = files
             case Waiting(seconds, why):
                 self._wait = (time.monotonic() + seconds, why) if seconds else None
-            case Logged(level, logger, text) if level >= WARNING:
-                self.line(f"! [{logger}] {text}")
+            case Logged() if _is_told(update):
+                self.line(f"! [{update.logger}] {update.text}")
             case Finished(again=again) if again is not None:
                 self._wait = (time.monotonic() + again.timestamp() - time.time(), update.ending.detail)
 
@@ -160,11 +162,18 @@ class LiveDisplay(PlainDisplay):
         if self._expected >= done > 0:
             rows.append(_bar(f"{done} of {self._expected} files", done, self._expected))
         if self._file is not None:
-            rows.append(_bar(f"{self._file.filename}", self._file.done, self._file.total))
+            total = f" of {decimal(self._file.total)}" if self._file.total else ""
+            label = f"{decimal(self._file.done)}{total}  {self._file.filename}"
+            rows.append(_bar(label, self._file.done, self._file.total))
         if self._wait is not None and (left := self._wait[0] - time.monotonic()) > 0:
             why = self._wait[1] or "pause between requests"
             rows.append(Text(f"  waiting {left:.0f} s: {why}", style="yellow", no_wrap=True, overflow="ellipsis"))
         return Group(*rows)
+
+
+def _is_told(record: Logged) -> bool:
+    """Warnings; those about a transfer are told once, with the file that failed for good."""
+    return record.level >= WARNING and not record.logger.startswith("download")
 
 
 class _Speed:
@@ -213,7 +222,8 @@ _MARKS = {
 
 def summary_lines(ending: Ending, finished: Finished | None, claim: Claim | None, content_root: Path) -> list[str]:
     """What became of a run, for a person with three seconds. With rich's markup."""
-    lines = [_MARKS[ending.state] + (f": {escape(ending.detail)}" if ending.detail else "")]
+    words = ending.reason.sentence if ending.reason is Reason.FILES_FAILED else ending.detail
+    lines = [_MARKS[ending.state] + (f": {escape(words)}" if words else "")]
     if finished is None or claim is None:
         return lines
     counts = finished.counts

@@ -33,6 +33,13 @@ FORBIDDEN_PREFIXES = frozenset({"recursive", "r", "oauth", "ytdl", "youtube-dl",
 _URL = re.compile(r"(?:(?P<prefix>[A-Za-z0-9][A-Za-z0-9_.-]*):)?(?P<address>(?i:https?)://\S+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line separators, direction overrides and lone surrogates."""
+_WEB = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*:)?https?:", re.IGNORECASE)
+_BEFORE_HOST = re.compile(r"^(.*?//)?.*@", re.DOTALL)
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""What file systems that fold names leave out when they compare (Unicode: Default_Ignorable_Code_Point)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +92,15 @@ def check_url(value: object) -> str:
     if len(value) > MAX_URL:
         _reject(OrderFault.BAD_URL, f"url has {len(value)} characters; at most {MAX_URL} are allowed")
     if _CONTROL.search(value) or value != value.strip():
-        _reject(OrderFault.BAD_URL, f"url has control characters or blanks at its ends: {_show(value)}")
+        _reject(OrderFault.BAD_URL, f"url has control characters or blanks at its ends: {_show_url(value)}")
     match = _URL.fullmatch(value)
     if match is None:
         scheme = value.partition(":")[0].lower() if ":" in value else ""
-        fault = OrderFault.FORBIDDEN_SCHEME if scheme and " " not in scheme else OrderFault.BAD_URL
+        forbidden = scheme and " " not in scheme and not _WEB.match(value)
+        fault = OrderFault.FORBIDDEN_SCHEME if forbidden else OrderFault.BAD_URL
         _reject(
             fault,
-            f"url must begin with http:// or https://, or with a gallery-dl category and one of these, not {_show(value)}",
+            f"url must begin with http:// or https://, or with a gallery-dl category and one of these, not {_show_url(value)}",
         )
     prefix = match["prefix"]
     if prefix and prefix.lower() in FORBIDDEN_PREFIXES:
@@ -102,10 +110,10 @@ def check_url(value: object) -> str:
     try:
         address = urlsplit(match["address"])
         port = address.port
-    except ValueError as error:
-        _reject(OrderFault.BAD_URL, f"url is malformed ({error}): {_show(value)}")
+    except ValueError:  # its text may repeat a password
+        _reject(OrderFault.BAD_URL, f"url has a malformed host or port: {_show_url(value)}")
     if not address.hostname or port == 0:
-        _reject(OrderFault.BAD_URL, f"url names no host: {_show(value)}")
+        _reject(OrderFault.BAD_URL, f"url names no host: {_show_url(value)}")
     if address.username is not None or address.password is not None:
         # Not shown: the catalog, the logs and the events repeat the URL, and it would carry the password there.
         _reject(OrderFault.BAD_URL, "url must not contain a user name or password; put them into gallery-dl.conf.json")
@@ -123,8 +131,8 @@ def check_content_path(value: object) -> str:
         _reject(OrderFault.BAD_CONTENT_PATH, f"content_path must name a folder below CONTENT_ROOT, not {_show(value)}")
     if any(segment in (".", "..") for segment in segments):
         _reject(OrderFault.BAD_CONTENT_PATH, f"content_path must not contain '.' or '..': {_show(value)}")
-    if segments[0].casefold() in OWN_FOLDERS:
-        _reject(OrderFault.BAD_CONTENT_PATH, f"content_path must not lie under our own folder {segments[0]!r}")
+    if _UNSEEN.sub("", segments[0]).casefold() in OWN_FOLDERS:
+        _reject(OrderFault.BAD_CONTENT_PATH, f"content_path must not lie under our own folder {_show(segments[0])}")
     if any(len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments):
         _reject(OrderFault.BAD_CONTENT_PATH, f"content_path has a segment of more than {MAX_SEGMENT_BYTES} bytes")
     path = "/".join(segments)
@@ -142,9 +150,14 @@ def default_content_path(url: str) -> str:
     match = _URL.fullmatch(url)
     address = urlsplit(match["address"] if match else url)
     words = re.findall(r"[\w.]+", unquote(f"{address.path} {address.query}"))
-    name = "-".join(words).strip(".-")[:120] or "gallery"
-    host = re.sub(r"[^\w.-]", "_", address.netloc.lower()).strip(".") or "site"
+    name = _cut("-".join(words).strip(".-"), 120).strip(".-") or "gallery"
+    host = _cut(re.sub(r"[^\w.-]", "_", address.netloc.lower()).strip("."), MAX_SEGMENT_BYTES).strip(".") or "site"
     return check_content_path(f"{host}/{name}")
+
+
+def _cut(text: str, size: int) -> str:
+    """The beginning of a text, at most so many bytes of it."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -160,11 +173,15 @@ def _object(text: str) -> dict[str, Any]:
     def no_constant(name: str) -> NoReturn:
         _reject(OrderFault.NOT_JSON, f"the order is not JSON: {name} is not a JSON value")
 
+    def whole_number(digits: str) -> int | float:
+        # Longer ones are no id, may stand under an unknown key, and beyond 4,300 digits Python refuses them.
+        return int(digits) if len(digits) <= 20 else float(digits)
+
     try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant, parse_int=whole_number)
     except RecursionError:
         _reject(OrderFault.NOT_JSON, "the order is nested too deeply")
-    except ValueError as error:  # JSONDecodeError, and integers of more digits than Python converts
+    except ValueError as error:
         _reject(OrderFault.NOT_JSON, f"the order is not JSON: {str(error)[:120]}")
     if not isinstance(value, dict):
         _reject(OrderFault.NOT_AN_OBJECT, f"the order must be a JSON object, not {_show(value)}")
@@ -179,6 +196,11 @@ def _show(value: object) -> str:
     """A wrong value as it may stand in a log line: ASCII, short."""
     try:
         text = ascii(value)
-    except RecursionError:
+    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
         text = type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _show_url(value: str) -> str:
+    """The same for a URL, without what may be a user name and password in it."""
+    return _show(_BEFORE_HOST.sub(r"\1***@", value))

@@ -1,0 +1,133 @@
+"""Publishing in a pipeline: which messages are in flight, and which of them the broker has made safe.
+
+A message is safe when the broker has confirmed it *and* has not returned it: what no queue takes is confirmed, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+import pika
+
+from .topology import ask
+
+MOST_UNCONFIRMED = 2000
+"""Messages in flight, over all calls of `Broker.publish`."""
+CHUNK = 200
+"""Messages written in one go, before the loop gets air for heartbeats and deliveries."""
+PERSISTENT = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One message to publish.
+
+    properties: may be those of a received message; persistence and message id are set on a copy of them.
+    """
+
+    routing_key: str
+    body: bytes
+    message_id: str
+    properties: pika.BasicProperties = field(default_factory=pika.BasicProperties)
+
+
+class Batch:
+    """What became of the messages of one call of publish()."""
+
+    def __init__(self) -> None:
+        self.safe: set[str] = set()
+        self.unsafe: set[str] = set()
+        self.settled = asyncio.Event()  # nothing is in flight
+        self.settled.set()
+        self._in_flight = 0
+
+    def sent(self) -> None:
+        self._in_flight += 1
+        self.settled.clear()
+
+    def settle(self, message_id: str, *, safe: bool) -> None:
+        (self.safe if safe else self.unsafe).add(message_id)
+        self._in_flight -= 1
+        if not self._in_flight:
+            self.settled.set()
+
+
+class Publisher:
+    """A channel in confirm mode: which messages are in flight, and what the broker says of them."""
+
+    def __init__(self, exchange: str, on_return: Callable[[str], None]) -> None:
+        self.blocked = ""  # why the broker takes nothing at present
+        self._exchange = exchange
+        self._on_return = on_return
+        self._channel: Any = None
+        self._lost = False
+        self._last_tag = 0
+        self._in_flight: dict[int, tuple[Outgoing, Batch]] = {}  # by tag, which the broker counts likewise
+        self._returned: Counter[tuple[str, str]] = Counter()  # message id and routing key, until its confirm
+        self._roomy = asyncio.Event()
+
+    async def start(self, channel: Any) -> None:
+        channel.add_on_return_callback(self._on_basic_return)
+        await ask(channel, "confirm_delivery", ack_nack_callback=self._on_confirm)
+        self._channel = channel
+
+    async def has_room(self) -> bool:
+        """Wait until a chunk may be sent; false when the channel is lost."""
+        while not self._lost:
+            if len(self._in_flight) <= MOST_UNCONFIRMED - CHUNK and not self.blocked:
+                return True
+            self._roomy.clear()
+            await self._roomy.wait()
+        return False
+
+    def send(self, message: Outgoing, batch: Batch) -> None:
+        properties = copy.copy(message.properties)
+        properties.message_id = message.message_id
+        properties.delivery_mode = PERSISTENT
+        properties.user_id = None  # of a message passed on: the broker closes the channel over any name but ours
+        self._channel.basic_publish(self._exchange, message.routing_key, message.body, properties, mandatory=True)
+        self._last_tag += 1
+        self._in_flight[self._last_tag] = message, batch
+        batch.sent()
+
+    def block(self, reason: str) -> None:
+        self.blocked = reason
+        self._roomy.set()
+
+    def abandon(self) -> None:
+        self._lost = True
+        while self._in_flight:
+            message, batch = self._in_flight.popitem()[1]
+            batch.settle(message.message_id, safe=False)
+        self._roomy.set()
+
+    def _on_basic_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        # The broker acks it next, as any other: only this tells that no queue has it.
+        self._returned[properties.message_id, method.routing_key] += 1
+        self._on_return(method.routing_key)
+
+    def _on_confirm(self, frame: Any) -> None:
+        confirm = frame.method
+        acked = isinstance(confirm, pika.spec.Basic.Ack)
+        tags = [confirm.delivery_tag]
+        if confirm.multiple:  # everything up to the tag, and 0 means all
+            tags = list(takewhile(lambda tag: tag <= (confirm.delivery_tag or tag), self._in_flight))
+        for tag in tags:
+            if tag in self._in_flight:
+                message, batch = self._in_flight.pop(tag)
+                batch.settle(message.message_id, safe=not self._was_returned(message) and acked)
+        if len(self._in_flight) <= MOST_UNCONFIRMED - CHUNK:
+            self._roomy.set()
+
+    def _was_returned(self, message: Outgoing) -> bool:
+        key = message.message_id, message.routing_key
+        times = self._returned.pop(key, 0)
+        if times > 1:  # a copy of the same message is in flight
+            self._returned[key] = times - 1
+        return times > 0

@@ -1,0 +1,103 @@
+"""What the broker delivers on one channel: the messages that wait here, and those that may still be acked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika
+from pika import exceptions
+
+from .topology import ask
+
+CONSUMER_TAG = "orders"
+"""Unique within a channel is enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Delivery:
+    """One message received; never equal to another delivery, not even of the same message."""
+
+    body: bytes
+    message_id: str | None
+    correlation_id: str | None
+    headers: Mapping[str, object]
+    redelivered: bool
+    properties: pika.BasicProperties
+    # A delivery tag counts per channel: on a later channel it would ack some other message.
+    deliveries: Deliveries = field(repr=False)
+    tag: int = field(repr=False)
+
+
+class Deliveries:
+    """The deliveries of one channel: those that wait here, and those that may be acked."""
+
+    def __init__(self) -> None:
+        self.channel: Any = None
+        self._waiting: deque[Delivery] = deque()
+        self._unacked: set[int] = set()  # tags, waiting or handed over: a second ack would close the channel
+        self._consuming = False
+
+    async def start(self, queue: str, prefetch: int, on_arrival: Callable[[], None]) -> None:
+        def arrived(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._unacked.add(method.delivery_tag)
+            self._waiting.append(self._delivery(method, properties, body))
+            on_arrival()
+
+        self._consuming = True
+        await ask(self.channel, "basic_qos", prefetch_count=prefetch)
+        await ask(
+            self.channel,
+            "basic_consume",
+            queue=queue,
+            on_message_callback=arrived,
+            consumer_tag=CONSUMER_TAG,
+        )
+
+    def take(self, most: int) -> list[Delivery]:
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def ack(self, tag: int) -> None:
+        if self._settles(tag):
+            self.channel.basic_ack(tag)
+
+    def requeue(self, tag: int) -> None:
+        if self._settles(tag):
+            self.channel.basic_nack(tag, requeue=True)
+
+    async def stop(self) -> None:
+        if not self._consuming:
+            return
+        self._consuming = False
+        try:
+            await ask(self.channel, "basic_cancel", consumer_tag=CONSUMER_TAG)
+        except exceptions.AMQPError:
+            return  # the connection is lost, and with it everything goes back
+        # Not before the answer, or the broker would deliver them to us once more.
+        while self._waiting:
+            self.requeue(self._waiting.popleft().tag)
+
+    def abandon(self) -> None:
+        self._consuming = False
+        self._waiting.clear()
+        self._unacked.clear()
+
+    def _settles(self, tag: int) -> bool:
+        if tag not in self._unacked or not self.channel.is_open:
+            return False
+        self._unacked.remove(tag)
+        return True
+
+    def _delivery(self, method: Any, properties: Any, body: bytes) -> Delivery:
+        return Delivery(
+            body=body,
+            message_id=properties.message_id,
+            correlation_id=properties.correlation_id,
+            headers=properties.headers or {},
+            redelivered=method.redelivered,
+            properties=properties,
+            deliveries=self,
+            tag=method.delivery_tag,
+        )

@@ -1,0 +1,130 @@
+"""One connection with two channels, from its opening to its loss; nothing of it outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pika
+import structlog
+from pika import exceptions
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from .confirms import Publisher
+from .deliveries import Deliveries
+from .outage import LONGEST_PAUSE, SessionEnded, root_of
+from .topology import Topology, ensure, open_channel, settle
+
+log = structlog.get_logger(__name__)
+
+# pika logs a refused connection with several tracebacks; our one line says what is needed.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+CLOSING_TIME = 5.0
+"""Seconds that the broker has to say goodbye."""
+
+
+class Session:
+    """`on_loss` is called at the very moment of the loss, which `lost` then gives the reason of."""
+
+    def __init__(self, parameters: pika.URLParameters, topology: Topology, on_loss: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[Exception] = loop.create_future()  # its result is the reason
+        self.publisher = Publisher(topology.exchange, self._returned)
+        self.deliveries = Deliveries()
+        self._topology = topology
+        self._on_loss = on_loss
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self._untaken: asyncio.Future[str] = loop.create_future()  # a queue of ours that took no message
+        self.connection = AsyncioConnection(
+            parameters,
+            on_open_callback=lambda _connection: settle(self._opened),
+            on_open_error_callback=self._ended,
+            on_close_callback=self._ended,
+            custom_ioloop=loop,
+        )
+
+    async def open(self) -> None:
+        """Raises BrokerRefused, or pika's AMQPError; `lost` then has the reason."""
+        await _either(self._opened, self.lost)
+        if self.lost.done():
+            raise exceptions.AMQPConnectionError("not opened")
+        self.connection.add_on_connection_blocked_callback(self._blocked)
+        self.connection.add_on_connection_unblocked_callback(self._unblocked)
+        await ensure(self.connection, self._topology)
+        await self.publisher.start(await self._open_channel())
+        self.deliveries.channel = await self._open_channel()
+        self.deliveries.channel.add_on_cancel_callback(self._consumer_cancelled)
+
+    async def watch(self) -> Exception:
+        """Wait for the end, and give its reason. Declare again what took no message: somebody deleted it."""
+        while True:
+            await _either(self.lost, self._untaken)
+            if self.lost.done():
+                return self.lost.result()
+            log.warning("a queue took no message, declaring it again", queue=self._untaken.result())
+            await ensure(self.connection, self._topology)
+            # It may be returned again for a reason that declaring does not heal: not in a tight loop.
+            await asyncio.wait({self.lost}, timeout=LONGEST_PAUSE)
+            self._untaken = asyncio.get_running_loop().create_future()
+
+    async def close(self) -> None:
+        self._lose(SessionEnded("closed"))
+        if self.connection.is_closed:
+            return
+        timer = asyncio.get_running_loop().call_later(CLOSING_TIME, self._cut)
+        try:
+            if not self._opened.done() and self.connection._transport is not None:
+                self._cut()  # closing in the middle of the handshake trips over an assertion of pika's
+            elif not self.connection.is_closing:
+                self.connection.close()  # consumers and channels first, pika sees to that
+            await self._closed
+        except asyncio.CancelledError:
+            self._cut()
+            raise
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        """Drop the connection without a goodbye, the way pika's own heartbeat does it."""
+        if self.connection._transport is not None:
+            self.connection._terminate_stream(exceptions.AMQPConnectionError("no goodbye"))
+        else:
+            settle(self._closed)
+
+    async def _open_channel(self) -> Any:
+        channel = await open_channel(self.connection)
+        channel.add_on_close_callback(lambda _channel, reason: self._lose(reason))
+        return channel
+
+    def _lose(self, reason: Exception) -> None:
+        settle(self.lost, root_of(reason))
+        self._on_loss()
+        self.publisher.abandon()
+        self.deliveries.abandon()
+
+    def _ended(self, _connection: AsyncioConnection, reason: Exception) -> None:
+        self._lose(reason)
+        settle(self._closed)
+
+    def _consumer_cancelled(self, _frame: Any) -> None:
+        self._lose(SessionEnded("the broker ended our consumer: the orders queue was deleted, or has moved"))
+
+    def _returned(self, queue: str) -> None:
+        if queue in self._topology.queues:
+            settle(self._untaken, queue)
+
+    def _blocked(self, _connection: AsyncioConnection, frame: Any) -> None:
+        self.publisher.block(frame.method.reason or "an alarm")
+        log.warning("the broker takes no messages for now", problem=frame.method.reason)
+
+    def _unblocked(self, _connection: AsyncioConnection, _frame: Any) -> None:
+        self.publisher.block("")
+        log.info("the broker takes messages again")
+
+
+async def _either(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
