@@ -78,6 +78,8 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
                 runtime_path=settings.runtime_path,
                 cookies_folder=settings.config_path / "cookies",
                 allowed_networks=settings.allowed_networks,
+                lanes=settings.downloads_per_source,
+                rate_limit_max_wait=settings.rate_limit_max_wait,
                 attempts=settings.sync_attempts,
                 retry_delay=timedelta(seconds=settings.sync_retry_delay),
                 log_level=logging.DEBUG if settings.log_level == "DEBUG" else logging.INFO,

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     )
 
     sync_concurrency: int = Field(4, ge=1, le=256, description="runs at once in this process")
+    downloads_per_source: int = Field(
+        4, ge=1, le=64, description="files that one run downloads at once; `lanes` in gallery-dl.conf.json per site"
+    )
     site_concurrency: int = Field(1, ge=1, le=256, description="runs at once for one site, over all workers")
     sync_attempts: int = Field(5, ge=1, le=100, description="tries of a run whose failure is transient")
     sync_retry_delay: float = Field(
@@ -89,6 +92,9 @@ class Settings(BaseSettings):
         gt=0,
         le=86400,
         description="seconds before the second try; doubles each time, at most an hour, with jitter",
+    )
+    rate_limit_max_wait: float = Field(
+        900.0, ge=0, description="seconds; a run that the site asks to wait longer is continued later, without a slot"
     )
     run_stall_timeout: float = Field(
         600.0, gt=0, description="seconds after which a gallery process that reports nothing is ended"

@@ -262,19 +262,18 @@ def put_back(
     claim: Claim,
     *,
     not_before: datetime,
-    ending: Ending | None,
+    ending: Ending,
+    same_attempt: bool,
     counts: dict[str, int],
     gaps: list[Gap],
     log: str,
 ) -> None:
-    """End an attempt but not the run. `ending` is None when the run was interrupted: the attempt counts again."""
+    """End an attempt but not the run. `same_attempt`: it was interrupted or postponed, and does not count."""
     guard(db, claim)
     values: dict[str, Any] = {"state": RunState.QUEUED, "not_before": not_before, "counts": counts}
-    values |= {"gaps": _gaps(gaps), "log": log[-LOG_LENGTH:]}
-    if ending is None:
+    values |= {"gaps": _gaps(gaps), "log": log[-LOG_LENGTH:], "reason": ending.reason, "detail": ending.detail}
+    if same_attempt:
         values["attempt"] = runs.c.attempt - 1
-    else:
-        values |= {"reason": ending.reason, "detail": ending.detail}
     db.execute(sa.update(runs).where(runs.c.id == claim.run).values(**values))
     outbox.disown_if_drained(db, claim.run)
 

@@ -46,6 +46,11 @@ class KnownFile:
     retry: bool = True
     """For an unavailable file: whether it is time to try again."""
 
+    @property
+    def is_left_alone(self) -> bool:
+        """Not to be fetched although it is not in place."""
+        return self.state is FileState.ABSORBED or (self.state is FileState.UNAVAILABLE and not self.retry)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:

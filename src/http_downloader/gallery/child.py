@@ -11,7 +11,6 @@ import signal
 import socket
 import threading
 import time
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +20,7 @@ from gallery_dl import config, exception, extractor
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
 from . import cookies
-from .config import PARTIAL_FOLDER, PLACEHOLDER, build_config, cookie_files, secrets_in
+from .config import PLACEHOLDER, build_config, cookie_files, secrets_in
 from .evidence import Evidence, classify
 from .job import MirrorJob, Run
 from .messages import Answer, Asks, Ended, ResolveRequest, RunRequest, Stop, Waiting
@@ -89,7 +88,7 @@ def _listen(connection: Connection, run: Run, answers: queue.SimpleQueue[bool]) 
             os.killpg(0, signal.SIGKILL)
         match command:
             case Stop():
-                run.stop.set()
+                run.stop()
             case Answer(held):
                 answers.put(held)
 
@@ -122,10 +121,15 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             handler.hide(list(secrets_in(config._config)))
             _guard_network(run)
             _make_sleep_interruptible(run)
+            run.open_lanes(_lane_count(found, request.lanes))
             _run_job(run, found)
             gaps = evidence.gaps()
-            if run.stop.is_set():
+            if run.stopped:
                 return Ended(stopped=True)
+            if run.rate_limited is not None and evidence.failure is None:
+                detail = f"the site asks to wait {run.rate_limited:.0f} s"
+                failure = Failure(reason=Reason.RATE_LIMITED, detail=detail)
+                return Ended(failure=failure, again_after=run.rate_limited)
             if evidence.failure is None and not gaps:
                 private.return_cookies()
             return Ended(gaps=gaps, failure=evidence.failure)
@@ -143,17 +147,24 @@ def _run_job(run: Run, found: Any) -> None:
     except Exception as error:  # before the listing began: a login, an option
         if run.evidence.failure is None:
             run.evidence.fail(classify(error))
+    finally:
+        run.lanes.close()
+
+
+def _lane_count(found: Any, default: int) -> int:
+    """The option `lanes` of the site in the gallery-dl configuration, or what the service is set to."""
+    lanes = found.config("lanes")
+    return lanes if isinstance(lanes, int) and not isinstance(lanes, bool) and lanes >= 1 else default
 
 
 class _Private:
-    """What belongs to this run alone: its part folder, its copies of cookie files."""
+    """The copies of cookie files that belong to this run alone."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._folder = run.request.run_folder / "cookies"
         self._copies: list[tuple[Path, Path, dict[cookies.Key, str]]] = []
-        self.clear()
-        run.partial.mkdir(parents=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def take_cookies(self, category: str, handler: LogHandler) -> None:
         """Point the configuration to private copies of the cookie files that this category asks for.
@@ -192,11 +203,8 @@ class _Private:
                     logging.getLogger("cookies").info("%d cookie(s) in %s were renewed by the site", changed, file.name)
 
     def clear(self) -> None:
-        """Part files are never resumed: nothing says that the rest belongs to the same content."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        shutil.rmtree(self._run.partial, ignore_errors=True)
-        with suppress(OSError):  # other runs may be at work there
-            (self._run.request.content_root / PARTIAL_FOLDER).rmdir()
+        self._run.clear_parts()
 
 
 class _source_lock:  # noqa: N801 - reads as a statement
@@ -223,16 +231,13 @@ class _source_lock:  # noqa: N801 - reads as a statement
 
 
 def _guard_network(run: Run) -> None:
-    def refused(error: Any) -> None:
-        run.evidence.forbidden = error
-
     if run.request.allowed_networks is not None:
-        refuse_private_addresses(run.request.allowed_networks, refused)
+        refuse_private_addresses(run.request.allowed_networks, run.evidence.refuse)
     last_sign = 0.0
 
-    def observe(method: str, url: str, status: int) -> None:
+    def observe(method: str, url: str, status: int, retry_after: str | None) -> None:
         nonlocal last_sign
-        run.evidence.observe(method, url, status)
+        run.evidence.observe(method, url, status, retry_after)
         if time.monotonic() - last_sign > 1:
             last_sign = time.monotonic()
             run.report(Waiting(0))
@@ -241,12 +246,19 @@ def _guard_network(run: Run) -> None:
 
 
 def _make_sleep_interruptible(run: Run) -> None:
-    """gallery-dl waits with `time.sleep`, for minutes if a site asks for it: say so, and wake up when told to stop."""
+    """gallery-dl waits with `time.sleep`, for minutes if a site asks for it: say so, keep to what the site asked
+    for, and wake up when told to stop."""
 
     def sleep(seconds: float) -> None:
-        if seconds >= 1:
-            run.report(Waiting(seconds, "the site asks for fewer requests" if run.evidence.last_status == 429 else ""))
-        if run.stop.wait(seconds):
+        why = ""
+        if not run.evidence.transferring and run.evidence.retry_after is not None:
+            seconds, run.evidence.retry_after = run.evidence.retry_after, None
+            why = "the site asks for fewer requests"
+        if seconds > run.request.rate_limit_max_wait:
+            run.continue_later(seconds)
+        elif seconds >= 1:
+            run.report(Waiting(seconds, why))
+        if run.halt.wait(seconds):
             raise exception.TerminateExtraction()
 
     time.sleep = sleep  # type: ignore[assignment]

@@ -29,7 +29,6 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
         {
             "base-directory": f"{request.content_root / request.content_path}/",
             "part": True,
-            "part-directory": f"{request.content_root / PARTIAL_FOLDER / request.run_id}/",
             "input": False,
             "parent-directory": False,
             "progress": 0.0,

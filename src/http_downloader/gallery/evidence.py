@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import requests
 from gallery_dl import exception
@@ -16,22 +21,57 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _STORAGE = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.ESTALE}
 
 GONE = {404, 410}
+REFUSALS = {429, 503}
+"""Answers that mean: not so much, not now."""
 
 
 class Evidence:
-    """Collects while the crawl goes on; `transferring` tells whether a file or the listing is being read."""
+    """Collects while the crawl goes on. Each lane's transfer is told apart from the listing by its thread."""
 
     def __init__(self) -> None:
         self.failure: Failure | None = None
-        self.transferring = False
-        self.transfer_status = 0
-        self.transfer_words = ""
-        self.forbidden: ForbiddenAddress | None = None
-        self.last_status = 0
+        self.retry_after: float | None = None
+        """Seconds that the site asked the listing to wait, until somebody has waited."""
         self.loggers: set[str] = set()
         """Names under which extractors of this run log."""
         self._gaps: dict[Gap, None] = {}
         self._unanswered: dict[tuple[str, str], int] = {}
+        self._here = _Here()
+
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """What happens in this thread meanwhile concerns a file, not the listing."""
+        self._here.transferring = True
+        try:
+            yield
+        finally:
+            self._here.transferring = False
+
+    def begin_transfer(self, refused: Callable[[float | None], None]) -> None:
+        """Forget the transfer before. `refused` is called with the seconds of Retry-After when the site says
+        429 or 503; None when it does not say how long."""
+        self._here.status, self._here.words, self._here.forbidden = 0, "", None
+        self._here.retry_after, self._here.refused = None, refused
+
+    @property
+    def transferring(self) -> bool:
+        return self._here.transferring
+
+    @property
+    def transfer_status(self) -> int:
+        return self._here.status
+
+    @property
+    def transfer_retry_after(self) -> float | None:
+        return self._here.retry_after
+
+    @property
+    def transfer_words(self) -> str:
+        return self._here.words
+
+    @property
+    def forbidden(self) -> bool:
+        return self._here.forbidden is not None
 
     def gap(self, reason: Reason, detail: str = "") -> None:
         self._gaps[Gap(reason=reason, detail=detail[:500])] = None
@@ -43,12 +83,19 @@ class Evidence:
         ):
             self.failure = failure
 
-    def observe(self, method: str, url: str, status: int) -> None:
+    def refuse(self, error: ForbiddenAddress) -> None:
+        self._here.forbidden = error
+
+    def observe(self, method: str, url: str, status: int, retry_after: str | None) -> None:
         """An answer of the site. One that failed is forgotten when the same request succeeds later."""
-        self.last_status = status
         if self.transferring:
-            self.transfer_status = status
-        elif status >= 400:
+            self._here.status = status
+            if status in REFUSALS:
+                self._here.retry_after = seconds_of(retry_after)
+                self._here.refused(self._here.retry_after)
+            return
+        self.retry_after = seconds_of(retry_after) if status in REFUSALS else None
+        if status >= 400:
             self._unanswered[method, url] = status
         else:
             self._unanswered.pop((method, url), None)
@@ -58,7 +105,7 @@ class Evidence:
         if record.levelno < logging.WARNING:
             return
         if self.transferring:
-            self.transfer_words = text
+            self._here.words = text
         elif record.name in self.loggers:
             self.gap(Reason.EXTRACTOR_WARNING, text)
 
@@ -66,6 +113,31 @@ class Evidence:
         for (method, url), status in self._unanswered.items():
             self.gap(Reason.ERROR_IGNORED, f"{method} {url} answered {status}")
         return tuple(self._gaps)
+
+
+class _Here(threading.local):
+    """The transfer of the current thread."""
+
+    transferring = False
+    status = 0
+    words = ""
+    forbidden: ForbiddenAddress | None = None
+    retry_after: float | None = None
+    refused: Callable[[float | None], None]
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """The header Retry-After, which may be seconds or a date, in seconds from now."""
+    if not retry_after:
+        return None
+    try:
+        return max(float(retry_after), 0.0) if not retry_after.isalpha() else None
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        return None
 
 
 def classify(error: BaseException) -> Failure:

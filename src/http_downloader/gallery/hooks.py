@@ -24,9 +24,18 @@ class Hooks:
         self._report = report
         self._base = base
 
-    def on_file_downloaded(self, remote_id: str, path: str | None, url: str, metadata: dict[str, Any]) -> None:
-        """`path`: where the file lies after all post-processors, absolute; None if one of them took it away."""
-        self._tell(remote_id, Outcome.DOWNLOADED if path else Outcome.ABSORBED, path, url, words_of(metadata))
+    def on_file_downloaded(
+        self,
+        remote_id: str,
+        path: str | None,
+        url: str,
+        metadata: dict[str, Any],
+        measured: tuple[int, str] | None = None,
+    ) -> None:
+        """`path`: where the file lies after all post-processors, absolute; None if one of them took it away.
+        `measured`: its size and SHA-256, when they are known without reading it."""
+        outcome = Outcome.DOWNLOADED if path else Outcome.ABSORBED
+        self._tell(remote_id, outcome, path, url, words_of(metadata), measured)
 
     def on_file_adopted(self, remote_id: str, path: str, url: str, metadata: dict[str, Any]) -> None:
         """It lay in the folder before the catalog knew it."""
@@ -53,10 +62,18 @@ class Hooks:
             )
         )
 
-    def _tell(self, remote_id: str, outcome: Outcome, path: str | None, url: str, words: Words) -> None:
+    def _tell(
+        self,
+        remote_id: str,
+        outcome: Outcome,
+        path: str | None,
+        url: str,
+        words: Words,
+        measured: tuple[int, str] | None = None,
+    ) -> None:
         size = sha256 = None
         if path is not None:
-            size, sha256 = _measure(path)
+            size, sha256 = measured or _measure(path)
         self._report(
             Listed(
                 remote_id=remote_id,

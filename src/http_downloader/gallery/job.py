@@ -5,30 +5,32 @@ What is overridden here is checked against the installed gallery-dl by `tests/un
 
 from __future__ import annotations
 
-import filecmp
-import os
+import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from gallery_dl import exception, formatter
+from gallery_dl import config, exception, formatter
 from gallery_dl.extractor.common import Extractor
 from gallery_dl.job import DownloadJob
 
-from ..domain.files import FileState
 from ..domain.listing import Failure, narrowing_options
 from ..domain.reasons import Kind, Reason
 from .config import PARTIAL_FOLDER
-from .evidence import GONE, Evidence, classify, storage_failure
+from .evidence import Evidence, classify
 from .hooks import Hooks, Report
-from .messages import Expects, Progress, RunRequest
-from .names import Names, OutsideFolderError, Standing, clean
+from .lanes import Gate, Lane, Lanes, RateLimit, RateLimitedError
+from .messages import Expects, RunRequest, Waiting
+from .names import Names, OutsideFolderError, clean
+from .transfer import Transfer, bytes_per_second, downloader_for, point
 
 MISSING = "\x00"
 """Stands in a remote id where the extractor gave no value for a part of it."""
+
+SKIPPED = object()
+"""The listed file is here: counts for gallery-dl's abort:N."""
 
 
 class Run:
@@ -47,7 +49,31 @@ class Run:
         self.seen: dict[str, str] = {}
         """Remote ids of this listing, each with its URL without the query."""
         self.expected = 0
-        self.stop = threading.Event()
+        self.halt = threading.Event()
+        """Begin nothing new: asked to stop, or something happened that no other file would survive."""
+        self.stopped = False
+        """Asked to stop."""
+        self.rate_limited: float | None = None
+        """Seconds that the site asks to wait, when that is too long for a run to hold its slot."""
+        self.turn = threading.RLock()
+        """Held while gallery-dl formats, or a post-processor runs: neither was written for threads."""
+        self.extractor_turn = threading.Lock()
+        """Held while the extractor's code runs."""
+        self.rate_limit = RateLimit()
+
+    def open_lanes(self, number: int) -> None:
+        """The site's category decides how many, so they come when it is known."""
+        self.clear_parts()
+        lanes = [Lane(index, self.partial, self.base, self.report) for index in range(number)]
+        self.lane_count = number
+        self.lanes = Lanes(lanes, self.halt, self._lane_failed)
+        self.gate = Gate(number, self.request.rate_limit_max_wait, self.halt, self._announce_wait)
+
+    def clear_parts(self) -> None:
+        """Part files are never resumed: nothing says that the rest belongs to the same content."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        with suppress(OSError):  # other runs may be at work there
+            self.partial.parent.rmdir()
 
     def is_in_place(self, path: str) -> bool:
         """Whether a recorded path lies in this run's folder, and a file is there."""
@@ -60,34 +86,28 @@ class Run:
             raise OutsideFolderError(f"the path {path!r} is outside of CONTENT_ROOT")
         return path.removeprefix(root)
 
+    def _announce_wait(self, seconds: float) -> None:
+        self.report(Waiting(seconds, "the site asks for fewer requests"))
 
-class _Display:
-    """Takes the place of gallery-dl's terminal output: a few progress messages a second."""
+    def stop(self) -> None:
+        self.stopped = True
+        self.halt.set()
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._path = ""
-        self._next = 0.0
+    def continue_later(self, seconds: float) -> None:
+        """The site asks for a pause that is too long to hold a slot."""
+        self.rate_limited = max(self.rate_limited or 0.0, seconds)
+        self.halt.set()
 
-    def start(self, path: str) -> None:
-        self._path = path.removeprefix(self._run.base)
-        self._next = time.monotonic() + 0.2
-
-    def skip(self, path: str) -> None:
-        pass
-
-    def success(self, path: str) -> None:
-        pass
-
-    def progress(self, total: int | None, done: int, _speed: int) -> None:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + 0.2
-            self._run.report(Progress(self._path, done, total))
+    def _lane_failed(self, error: BaseException) -> None:
+        if isinstance(error, RateLimitedError):
+            self.continue_later(error.seconds)
+        elif not self.halt.is_set():
+            self.evidence.fail(classify(error))
+            self.halt.set()
 
 
 class MirrorJob(DownloadJob):  # type: ignore[misc]
-    """One gallery. `run` is set on a subclass for the process's only run."""
+    """One gallery. `run_state` is set on a subclass for the process's only run."""
 
     run_state: Run
 
@@ -96,28 +116,49 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         self.parent = parent
         self.mirror = self.run_state
         self.evidence = self.mirror.evidence
-        self.out = _Display(self.mirror)
         self.evidence.loggers |= {extractor.category, extractor.__class__.category}
+        self.pending = 0
+        """Transfers of this job that lanes have not finished."""
+        self.bytes_per_second: Callable[[], float] | None = None
         self._id_of: Callable[[dict[str, Any]], object] | None = None
-        self._current = ""
+        self._lane_downloaders: dict[tuple[int, str], Any] = {}
+        self._child_must_settle = False
+        self.hooks: Any = ()
         self._skipexc = None
         self.sleep_skip = None
 
     # The listing, and what it proves.
+
+    def _init(self) -> None:
+        super()._init()
+        for adapter in self.extractor.session.adapters.values():
+            # One for each lane and one for the listing: never more connections to one host, however many want one.
+            size = self.mirror.lane_count + 1
+            if adapter.poolmanager.connection_pool_kw.get("maxsize") != size:
+                adapter.init_poolmanager(10, size, block=True)
 
     def dispatch(self, messages: Iterator[Any]) -> Any:
         """Walk the listing. Only when this returns was the extractor exhausted by itself."""
         for option in narrowing_options(self.extractor.config):
             self.evidence.gap(Reason.NARROWED, f"the option {option!r} is set for {self.extractor.category}")
         try:
-            return super().dispatch(messages)
+            return super().dispatch(self._in_turn(iter(messages)))
         except BaseException as error:
             self._note(error)
             raise
 
+    def _in_turn(self, messages: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with self.mirror.extractor_turn:
+                try:
+                    message = next(messages)
+                except StopIteration:
+                    return
+            yield message
+
     def _note(self, error: BaseException) -> None:
         match error:
-            case _ if self.mirror.stop.is_set():
+            case _ if self.mirror.halt.is_set():
                 pass
             case exception.AbortExtraction():
                 self._fail(Failure(reason=Reason.EXTRACTOR_ERROR, detail=str(error)))
@@ -146,42 +187,91 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
 
     def initialize(self, kwdict: dict[str, Any] | None = None) -> None:
         super().initialize(kwdict)
+        self.bytes_per_second = bytes_per_second(self.extractor.config("rate") or _downloader_option("rate"))
         pathfmt = self.pathfmt
         clean_upstream = pathfmt.clean_path
         pathfmt.clean_path = lambda text: clean(clean_upstream(text))
-        pathfmt.exists = self._is_there
         if kwdict is not None:
             pathfmt.set_directory(kwdict)
+
+    def update_kwdict(self, kwdict: dict[str, Any]) -> None:
+        with self.mirror.turn:  # `keywords-eval` formats
+            super().update_kwdict(kwdict)
 
     def handle_directory(self, kwdict: dict[str, Any]) -> None:
         count = kwdict.get("count")
         if isinstance(count, int) and self.pathfmt is None:
             self.mirror.expected += count
             self.mirror.report(Expects(self.mirror.expected))
-        super().handle_directory(kwdict)
+        if self.hooks and "post-after" in self.hooks:
+            self.mirror.lanes.drain(self)
+        with self.mirror.turn:
+            super().handle_directory(kwdict)
+
+    def handle_queue(self, url: str, kwdict: dict[str, Any]) -> None:
+        # What became of a linked gallery decides about its fallback, and is what `child-after` hooks look at.
+        self._child_must_settle = "_fallback" in kwdict or bool(self.hooks and "child-after" in self.hooks)
+        super().handle_queue(url, kwdict)
+
+    def handle_finalize(self) -> None:
+        """Lanes go on beyond the end of a linked gallery, unless somebody looks at its files then."""
+        looked_at = self.archive is not None or self.extractor.finalize is not None
+        looked_at = looked_at or bool(
+            self.hooks and any(event.startswith(("finalize", "post-")) for event in self.hooks)
+        )
+        if self.parent is None or looked_at or self.parent._child_must_settle:
+            self.mirror.lanes.drain(self)
+        with self.mirror.turn:
+            super().handle_finalize()
 
     # One file of the listing.
 
     def handle_url(self, url: str, kwdict: dict[str, Any]) -> None:
-        if self.mirror.stop.is_set():
+        if self.mirror.halt.is_set():
             raise exception.TerminateExtraction()
+        with self.mirror.turn:
+            decided = self._decide(url, kwdict)
+        if isinstance(decided, Transfer):
+            self._skipcnt = 0  # for abort:N, a file that is fetched interrupts the row of those that are not
+            self.mirror.lanes.hand_over(decided)
+        elif decided is SKIPPED:
+            self._count_skip()
+
+    def _decide(self, url: str, kwdict: dict[str, Any]) -> Transfer | object | None:
+        """The transfer that is to be made; `SKIPPED` for a file that is here; None for one that is left alone."""
         remote_id = self._remote_id(url, kwdict)
         if remote_id is None:
             return None
-        self._current = remote_id
         self.pathfmt.set_filename(kwdict)
         self._call("prepare")
         known = self.mirror.request.known.get(remote_id)
-        if known is not None:
-            if known.path is not None and self.mirror.is_in_place(known.path):
-                return self._skip(remote_id, known.path)
-            if known.state is FileState.ABSORBED or (known.state is FileState.UNAVAILABLE and not known.retry):
-                return self.mirror.hooks.on_file_passed(remote_id)
+        if known is not None and known.path is not None and self.mirror.is_in_place(known.path):
+            self._skip(remote_id, known.path)
+            return SKIPPED
+        archived = self.archive is not None and bool(self.archive.check(kwdict))
+        transfer = Transfer(self, remote_id, url, kwdict)
         try:
-            self._take(remote_id, url, kwdict)
+            if not (known is not None and known.is_left_alone) and self._is_found(transfer):
+                return SKIPPED
         except OutsideFolderError as error:
             failure = Failure(reason=Reason.FILES_FAILED, detail=str(error))
             self.mirror.hooks.on_file_failed(remote_id, url, kwdict, failure)
+            return None
+        # Gone at the site, packed away here, or fetched once according to the operator's own archive.
+        if (known is not None and known.is_left_alone) or archived or not self.extractor.config("download", True):
+            self.mirror.hooks.on_file_passed(remote_id)
+            return None
+        return transfer
+
+    def _is_found(self, transfer: Transfer) -> bool:
+        """Give the file its name, if that is known already. True when it lies in the folder, and is reported."""
+        pathfmt = transfer.pathfmt
+        if pathfmt.extension and not self.metadata_http:
+            pathfmt.build_path()
+            if transfer.settle():
+                return True
+        transfer.call("prepare-after")
+        return bool(transfer.kwdict.pop("_file_recheck", False)) and transfer.settle()
 
     def _remote_id(self, url: str, kwdict: dict[str, Any]) -> str | None:
         """gallery-dl's archive id of a file; None when this listing has shown the file already.
@@ -189,11 +279,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         Where the extractor gives no value for a part of it, or one id to two files, the URL tells them apart.
         """
         if self._id_of is None:
-            config, extractor = self.extractor.config, self.extractor
-            prefix = config("archive-prefix")
-            text = config("archive-format") or extractor.archive_fmt
-            text = (extractor.category if prefix is None else prefix) + text if text else "{}"
-            self._id_of = formatter.parse(text, _NoValue()).format_map if text != "{}" else lambda _: MISSING
+            self._id_of = self._id_format()
         address = urlsplit(url)._replace(query="", fragment="").geturl()
         remote_id = str(self._id_of(kwdict))
         if MISSING in remote_id:
@@ -210,158 +296,43 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         seen[remote_id] = address
         return remote_id
 
+    def _id_format(self) -> Callable[[dict[str, Any]], object]:
+        option, extractor = self.extractor.config, self.extractor
+        text = option("archive-format") or extractor.archive_fmt
+        if not text:
+            return lambda _: MISSING
+        prefix = option("archive-prefix")
+        text = (extractor.category if prefix is None else prefix) + text
+        format_map: Callable[[dict[str, Any]], object] = formatter.parse(text, _NoValue()).format_map
+        return format_map
+
     def _skip(self, remote_id: str, path: str) -> None:
         """A known file, in place. The path is built only for post-processors that will read it."""
         self.mirror.hooks.on_file_skipped(remote_id, path[len(self.mirror.request.content_path) + 1 :])
         if self.hooks and "skip" in self.hooks:
-            self._point(path)
-        self.handle_skip()  # counts for abort:N, and sleeps as configured
+            point(self.pathfmt, self.mirror.request.content_root, path)
+            self._call("skip")
 
-    def _take(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> None:
-        """A file that is not in the catalog, or not in place: adopt it from the folder, or download it."""
-        pathfmt = self.pathfmt
-        archived = self.archive is not None and self.archive.check(kwdict)
-        if pathfmt.extension and not self.metadata_http:
-            pathfmt.build_path()
-            if self._settle(remote_id, url, kwdict):
-                return None
-        self._call("prepare-after")
-        if kwdict.pop("_file_recheck", False) and self._settle(remote_id, url, kwdict):
-            return None
-        if archived:
-            # The operator's own archive says that it was fetched once, and it is not here: so it is wanted no more.
-            return self.mirror.hooks.on_file_passed(remote_id)
-        if self.sleep is not None:
-            self.extractor.sleep(self.sleep(), "download")
-        if not self._fetch(url, kwdict):
-            return self._report_failure(remote_id, url, kwdict)
-        if not pathfmt.temppath:  # its name became known with the answer, and a file of that name is here
-            if not self._settle(remote_id, url, kwdict):
-                self.mirror.hooks.on_file_passed(remote_id)  # too small or too large for the configuration
-            return None
-        self._call("file")
-        if self._place(remote_id, url, kwdict):
-            self._landed(remote_id, url, kwdict)
-
-    def _settle(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> bool:
-        """Give the file its path. True when it is there already, and reported."""
-        place = self.mirror.names.settle(self.mirror.relative(self.pathfmt.realpath), remote_id)
-        self._point(place.path)
-        match place.standing:
-            case Standing.FREE:
-                return False
-            case Standing.LANDED:
-                self._landed(remote_id, url, kwdict)
-            case Standing.FOUND:
-                self._adopt(remote_id, url, kwdict)
-        return True
-
-    def _adopt(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> None:
-        self.mirror.hooks.on_file_adopted(remote_id, self.pathfmt.realpath, url, kwdict)
-        if self.archive is not None and self._archive_write_skip:
-            self.archive.add(kwdict)
-        self.handle_skip()
-
-    def _fetch(self, url: str, kwdict: dict[str, Any]) -> bool:
-        """Download to the temporary path, from the first of the file's URLs that answers."""
-        evidence = self.evidence
-        evidence.transferring, evidence.transfer_status, evidence.transfer_words = True, 0, ""
-        evidence.forbidden = None
-        self._sweep()
+    def _count_skip(self) -> None:
+        """Upstream's counting for abort:N and its sleeping, without its hooks: those had their turn."""
+        hooks: Any = self.hooks
+        self.hooks = ()
         try:
-            if self.download(url):
-                return True
-            for fallback in kwdict.get("_fallback", ()) if self.fallback else ():
-                self._sweep()
-                if self.download(fallback):
-                    return True
-        except exception.StopDownload:
-            pass
+            self.handle_skip()
         finally:
-            evidence.transferring = False
-        return False
-
-    def download(self, url: str) -> bool:
-        """Upstream's, except that any disk that cannot be written ends the run, not only a full one."""
-        downloader = self.get_downloader(url[: url.find(":")])
-        if downloader is None:
-            return False
-        try:
-            return bool(downloader.download(url, self.pathfmt))
-        except OSError as error:
-            if storage_failure(error):
-                raise
-            self.log.warning("%s: %s", type(error).__name__, error)
-            return False
-
-    def _report_failure(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> None:
-        self._sweep()
-        evidence = self.evidence
-        words = f"{self.pathfmt.filename or url}: {evidence.transfer_words or 'the download failed'}"
-        reason = Reason.FORBIDDEN_ADDRESS if evidence.forbidden else Reason.FILES_FAILED
-        gone = evidence.transfer_status in GONE and not evidence.forbidden
-        failure = Failure(reason=reason, detail=words[:500])
-        self.mirror.hooks.on_file_failed(remote_id, url, kwdict, failure, gone=gone)
-        self._call("error")
-
-    def _place(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> bool:
-        """Give the whole file its final name, never over another file. False when nothing is left to announce."""
-        pathfmt = self.pathfmt
-        if pathfmt.delete:  # a post-processor has packed it elsewhere
-            pathfmt.delete = False
-            os.unlink(pathfmt.temppath)
-            self.mirror.hooks.on_file_downloaded(remote_id, None, url, kwdict)
-            return False
-        names = self.mirror.names
-        path = self.mirror.relative(pathfmt.realpath)
-        while True:
-            place = names.settle(path, remote_id)
-            self._point(place.path)
-            if place.standing is Standing.FOUND:
-                if _same_content(pathfmt.temppath, pathfmt.realpath):
-                    os.unlink(pathfmt.temppath)
-                    self._adopt(remote_id, url, kwdict)
-                    return False
-                names.leave_alone(place.path)
-                continue
-            names.will_land(place.path)
-            Path(pathfmt.realpath).parent.mkdir(parents=True, exist_ok=True)
-            if _move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
-                pathfmt.part = False
-                pathfmt.set_mtime()
-                return True
-
-    def _landed(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> None:
-        """The file is in place: run what the operator attached to that, then report what exists afterwards."""
-        pathfmt = self.pathfmt
-        self._skipcnt = 0
-        if self.archive is not None and self._archive_write_file:
-            self.archive.add(kwdict)
-        self._call("after")
-        if self.archive is not None and self._archive_write_after:
-            self.archive.add(kwdict)
-        path = pathfmt.realpath if os.path.isfile(pathfmt.realpath) else None
-        self.mirror.hooks.on_file_downloaded(remote_id, path, url, kwdict)
-
-    def _is_there(self) -> bool:
-        """Asked by the downloader when the answer has told the name: is there a file that can be adopted?"""
-        return self.mirror.names.can_adopt(self.mirror.relative(self.pathfmt.realpath), self._current)
-
-    def _point(self, path: str) -> None:
-        """Make gallery-dl's path object stand for a path under CONTENT_ROOT."""
-        pathfmt = self.pathfmt
-        pathfmt.path = pathfmt.realpath = f"{self.mirror.request.content_root}/{path}"
-        pathfmt.filename = path.rpartition("/")[2]
-
-    def _sweep(self) -> None:
-        """What an earlier transfer left behind must never be taken for the beginning of this one."""
-        for leftover in self.mirror.partial.iterdir():
-            leftover.unlink(missing_ok=True)
+            self.hooks = hooks
 
     def _call(self, event: str) -> None:
         if self.hooks and event in self.hooks:
             for callback in self.hooks[event]:
                 callback(self.pathfmt)
+
+    def downloader_of(self, lane: Lane, url: str) -> Any:
+        key = lane.number, url.partition(":")[0]
+        if key not in self._lane_downloaders:
+            with self.mirror.turn:
+                self._lane_downloaders[key] = downloader_for(self, lane, key[1])
+        return self._lane_downloaders[key]
 
 
 class _NoValue:
@@ -380,23 +351,5 @@ class _NoValue:
         return MISSING
 
 
-def _same_content(one: str, other: str) -> bool:
-    return filecmp.cmp(one, other, shallow=False)
-
-
-def _move(source: str, target: str, *, replace: bool) -> bool:
-    """Rename, but never over another file unless told so. False when a file of that name has come meanwhile."""
-    if not replace:
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            return False
-        except OSError:
-            # No hard links on this file system: look, then rename.
-            if os.path.lexists(target):
-                return False
-        else:
-            os.unlink(source)
-            return True
-    os.replace(source, target)
-    return True
+def _downloader_option(name: str) -> Any:
+    return config.interpolate(("downloader", "http"), name)

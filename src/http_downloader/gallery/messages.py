@@ -32,6 +32,10 @@ class RunRequest:
     """Other sources use this folder too: ask before taking a name."""
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None = ()
     """Private networks that may be connected to; None: any."""
+    lanes: int = 4
+    """Files that are downloaded at once, unless the gallery-dl configuration sets `lanes` for the site."""
+    rate_limit_max_wait: float = 900.0
+    """Seconds. When the site asks to wait longer, the run ends and is continued later."""
     log_level: int = 20
 
 
@@ -136,6 +140,8 @@ class Ended:
     failure: Failure | None = None
     stopped: bool = False
     """It was asked to stop, and did."""
+    again_after: float | None = None
+    """Seconds that the site asks to wait; set when that is too long to hold a slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -52,6 +53,8 @@ class Names:
         self._landing_log = request.run_folder / "landing"
         self._landed = _read_landing(self._landing_log)
         self._safe_folders: set[str] = set()
+        self._turn = threading.RLock()
+        """Lanes ask here, too: what one has taken, the other must see."""
 
     def check_base(self) -> None:
         """Raises `OutsideFolderError` when the source's folder is, or lies behind, a symlink."""
@@ -60,23 +63,26 @@ class Names:
     def settle(self, path: str, remote_id: str) -> Place:
         """Take `path` for a remote file, or the next name of its own if another remote file holds it."""
         folder, _, name = path.rpartition("/")
-        self._check_folder(folder)
         wanted = name if len(name.encode()) <= LONGEST_NAME else distinct_name(name, remote_id)
         salt = remote_id
-        while self._is_held(f"{folder}/{wanted}", remote_id):
-            wanted = distinct_name(name, salt)
-            salt += "~"
-        path = f"{folder}/{wanted}"
-        self._holders[path] = remote_id
-        return Place(path, self.standing(path))
+        with self._turn:
+            self._check_folder(folder)
+            while self._is_held(f"{folder}/{wanted}", remote_id):
+                wanted = distinct_name(name, salt)
+                salt += "~"
+            path = f"{folder}/{wanted}"
+            self._holders[path] = remote_id
+            return Place(path, self.standing(path))
 
     def leave_alone(self, path: str) -> None:
         """Another file lies at this path and stays: no remote file may take it in this run."""
-        self._holders[path] = ""
+        with self._turn:
+            self._holders[path] = ""
 
     def can_adopt(self, path: str, remote_id: str) -> bool:
         """Whether a file lies at `path` that nobody has registered."""
-        return not self._is_held(path, remote_id) and self.standing(path) is not Standing.FREE
+        with self._turn:
+            return not self._is_held(path, remote_id) and self.standing(path) is not Standing.FREE
 
     def standing(self, path: str) -> Standing:
         if not self.is_file(path):
@@ -93,7 +99,7 @@ class Names:
     def will_land(self, path: str) -> None:
         """Note, before a file gets its final name, that it comes from this run: after a crash in the next
         instant it is announced as downloaded, not taken for one that was always there."""
-        with self._landing_log.open("a", encoding="utf-8") as log:
+        with self._turn, self._landing_log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(path) + "\n")
 
     def _is_held(self, path: str, remote_id: str) -> bool:

@@ -65,13 +65,14 @@ def refuse_private_addresses(exceptions: Sequence[Network], refused: Callable[[F
     sys.addaudithook(audit)
 
 
-def watch_answers(observe: Callable[[str, str, int], None]) -> None:
-    """Call `observe(method, url, status)` for every answer, also for those that an extractor passes over silently."""
+def watch_answers(observe: Callable[[str, str, int, str | None], None]) -> None:
+    """Call `observe(method, url, status, retry_after)` for every answer, also for those that an extractor passes
+    over silently."""
     send = requests.Session.send
 
     def observed(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         response = send(session, request, **options)
-        observe(str(request.method), str(request.url), response.status_code)
+        observe(str(request.method), str(request.url), response.status_code, response.headers.get("Retry-After"))
         return response
 
     requests.Session.send = observed  # type: ignore[method-assign, assignment]

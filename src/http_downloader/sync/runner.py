@@ -41,6 +41,8 @@ class RunnerSettings:
     cookies_folder: Path
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None
     """Private networks that may be connected to; None: any."""
+    lanes: int
+    rate_limit_max_wait: float
     attempts: int
     retry_delay: timedelta
     log_level: int
@@ -147,6 +149,8 @@ class Runner:
             known=attempt.known,
             shares_folder=await self._calls(files.shares_folder, claim.source_id, claim.content_path),
             allowed_networks=settings.allowed_networks,
+            lanes=settings.lanes,
+            rate_limit_max_wait=settings.rate_limit_max_wait,
             log_level=settings.log_level,
         )
 
@@ -189,18 +193,22 @@ class Runner:
             await self._calls(files.mark_missing, claim, gone, utcnow())
         counts.missing = len(gone)
         again = None
-        if ending.state is RunState.CANCELLED and not cancel_is_final:
+        postponed = ending.state is RunState.CANCELLED and not cancel_is_final
+        if postponed:
             again = utcnow()
+        elif ended.again_after is not None:
+            # Not a failed attempt: the site named the time at which it goes on.
+            again, postponed = utcnow() + timedelta(seconds=ended.again_after), True
         elif ending.transient and claim.attempt < self._settings.attempts:
             again = utcnow() + retry_delay(claim.attempt, self._settings.retry_delay, random.random)
         context = RunContext(run_id=claim.run_id, source_id=claim.source_id, correlation_id=claim.correlation_id)
         if again is not None:
-            interrupted = ending.state is RunState.CANCELLED
             await self._calls(
                 journal.put_back,
                 claim,
                 not_before=again,
-                ending=None if interrupted else ending,
+                ending=ending,
+                same_attempt=postponed,
                 counts=counts.as_dict(),
                 gaps=gaps,
                 log="\n".join(tail),
