@@ -86,18 +86,17 @@ def test_killed_service_takes_its_children_with_it(install: Callable[..., Instal
 def test_killed_again_and_again(install: Callable[..., Installation], queues: Queues) -> None:
     """Killed at five arbitrary moments: every file is announced as downloaded, repeated only under the same id."""
     machine = install(**queues.settings)
-    with FaultySite([Post(id=number) for number in range(1, 61)]) as site:
-        site.file_latency = 0.01
-        posted = False
-        for pause in (0.05, 0.15, 0.1, 0.3, 0.2):
-            service = Service(machine).start()
-            if not posted:
-                queues.post(order(site))
-                posted = True
-            served = len(site.requests("^/data/"))
-            wait_until(lambda served=served: len(site.requests("^/data/")) > served, what="a download")
-            time.sleep(pause)
-            service.kill()
+    with FaultySite([Post(id=number) for number in range(1, 301)]) as site:
+        site.file_latency = 0.05
+        for number, pause in enumerate((0.05, 0.15, 0.1, 0.3, 0.2)):
+            with Service(machine) as service:
+                if number == 0:
+                    queues.post(order(site))
+                served = len(site.requests("^/data/"))
+                wait_until(lambda served=served: len(site.requests("^/data/")) > served, what="a download")
+                time.sleep(pause)
+                service.kill()
+        site.file_latency = 0
         with Service(machine):
             queues.wait_for("synchronized", 1)
             assert_whole(machine, site, "a")

@@ -243,8 +243,13 @@ def owners(db: Connection) -> list[str]:
 
 
 @transaction
-def renew(db: Connection, owner: str, until: datetime) -> None:
-    db.execute(sa.update(runs).where(runs.c.owner == owner).values(lease_until=until))
+def renew(db: Connection, owner: str, until: datetime, performed: list[int]) -> None:
+    """Keep what this worker is really at: the runs it performs, and those whose events it still has to relay.
+
+    A run that it has lost track of runs out and is taken up again.
+    """
+    at_work = sa.or_(runs.c.state != RunState.RUNNING, runs.c.id.in_(performed))
+    db.execute(sa.update(runs).where(runs.c.owner == owner, at_work).values(lease_until=until))
 
 
 def guard(db: Connection, claim: Claim) -> None:

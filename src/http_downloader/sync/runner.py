@@ -32,6 +32,8 @@ from .updates import FileFailed, Finished, Observer, Started
 log = structlog.get_logger(__name__)
 
 LOG_LINES = 200
+REMEMBERED_RUNS = 500
+"""Runs between two attempts whose announced skips are remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class Runner:
         self._scripts = scripts
         self._observer = observer
         self._processes: dict[int, GalleryProcess] = {}
+        self._performed: set[int] = set()
         self._stopping: set[int] = set()
         self._announced: dict[int, set[str]] = {}
         """By run: what its earlier attempts announced as skipped. Lost in a crash: those events then repeat, with
@@ -79,13 +82,19 @@ class Runner:
         `cancel_is_final`: a stop was asked for by a person, so the run is cancelled, not resumed later.
         """
         with structlog.contextvars.bound_contextvars(run_id=claim.run_id, source_id=claim.source_id):
+            self._performed.add(claim.run)
             try:
                 return await self._perform(claim, cancel_is_final)
             except LeaseLost as error:
                 log.warning("run given up", why=str(error))
                 return None
             finally:
+                self._performed.discard(claim.run)
                 await self._end_process(claim)
+
+    def performed(self) -> list[int]:
+        """The runs that are being performed now."""
+        return list(self._performed)
 
     async def stop(self, run: int) -> None:
         """Let a run finish its current files, then end."""
@@ -102,7 +111,7 @@ class Runner:
         tail: deque[str] = deque(claim.log.splitlines(), maxlen=LOG_LINES)
         known = await self._calls(files.known_files, claim, utcnow())
         counts = Counts(downloaded=claim.counts.get("downloaded", 0), bytes=claim.counts.get("bytes", 0))
-        attempt = Attempt(known=known, counts=counts, announced=self._announced.setdefault(claim.run, set()))
+        attempt = Attempt(known=known, counts=counts, announced=self._announced_before(claim))
         self._observer(claim, Started(attempt=claim.attempt, known=len(known)))
         log.info("run started", attempt=claim.attempt, url=claim.url, known_files=len(known))
         ended = await self._crawl(claim, attempt, tail)
@@ -153,6 +162,11 @@ class Runner:
             rate_limit_max_wait=settings.rate_limit_max_wait,
             log_level=settings.log_level,
         )
+
+    def _announced_before(self, claim: Claim) -> set[str]:
+        while len(self._announced) >= REMEMBERED_RUNS:
+            self._announced.pop(next(iter(self._announced)))
+        return self._announced.setdefault(claim.run, set())
 
     def _run_folder(self, claim: Claim) -> Path:
         return self._settings.runtime_path / "runs" / claim.run_id

@@ -70,7 +70,7 @@ class Worker:
         while True:
             await asyncio.sleep(RENEW_EVERY)
             try:
-                await self._calls(journal.renew, self._settings.owner, utcnow() + LEASE)
+                await self._calls(journal.renew, self._settings.owner, utcnow() + LEASE, self._runner.performed())
             except CatalogError as error:
                 log.warning("leases could not be renewed", why=str(error))
 
@@ -157,8 +157,10 @@ class Worker:
         try:
             await self._runner.perform(claim)
         except CatalogError as error:
-            # Its lease runs out, and it is taken up again.
-            log.error("run interrupted", run_id=claim.run_id, why=str(error))
+            log.error("run interrupted, to be taken up again", run_id=claim.run_id, why=str(error))
+        except Exception:
+            # A defect of ours. The run is not lost: its lease runs out, and it is taken up again.
+            log.exception("run interrupted, to be taken up again", run_id=claim.run_id)
         finally:
             self._running.pop(claim.run, None)
             self.wake()
