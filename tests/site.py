@@ -242,6 +242,10 @@ class FaultySite(GallerySite):
         self.file_latency = 0.0
         self.require_cookie: tuple[str, str] | None = None
         """Name and value of the cookie without which listings answer 401."""
+        self.most_files: int | None = None
+        """More files at the same time are answered with 429."""
+        self.artists: list[str] = []
+        """Tags that `/artists?…` lists, each of them a gallery of its own."""
         self._watch = threading.Lock()
         self._stopping = threading.Event()
         self._rules: list[Rule] = []
@@ -363,6 +367,8 @@ class FaultySite(GallerySite):
                 gauge.change(+1)
             self._under_way[exchange] = (record, gauges)
             self._log.append(record)
+            if self.most_files is not None and self._gauges["file"].now > self.most_files:
+                return status(429) if kind_of(exchange.path) == "file" else None
             for rule in self._rules:
                 spent = rule.times is not None and rule.fired >= rule.times
                 if not spent and rule.page in (None, page) and rule.path.search(exchange.path):
@@ -396,6 +402,11 @@ class FaultySite(GallerySite):
             return self._direct(unquote(url.path), headers)
         if plain := re.fullmatch(r"/plain/(\d+)\.html", url.path):
             return html_response(_plain_page(self.root, int(plain[1])))
+        if url.path == "/artists.json":
+            page = parse_qs(url.query).get("page", ["1"])[-1]
+            return json_response(
+                [{"id": n, "name": name} for n, name in enumerate(self.artists)] if page == "1" else []
+            )
         if url.path == "/post.json":
             return self._moebooru_listing(parse_qs(url.query))
         return super().answer(target, headers)

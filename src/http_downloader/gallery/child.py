@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,7 +75,7 @@ def _mirror(connection: Connection, request: RunRequest) -> None:
         ended = Ended(failure=classify(error))
     if ended.failure is not None:
         detail = handler.redacted(ended.failure.detail)
-        ended = Ended(gaps=ended.gaps, failure=Failure(reason=ended.failure.reason, detail=detail))
+        ended = replace(ended, failure=replace(ended.failure, detail=detail))
     reporter(ended)
     reporter.close()
 
@@ -121,7 +122,6 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             handler.hide(list(secrets_in(config._config)))
             _guard_network(run)
             _make_sleep_interruptible(run)
-            run.open_lanes(_lane_count(found, request.lanes))
             _run_job(run, found)
             gaps = evidence.gaps()
             if run.stopped:
@@ -139,9 +139,10 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
 
 def _run_job(run: Run, found: Any) -> None:
     """Run gallery-dl's job to its end. Its exit status is ignored: 0 proves nothing."""
-    job_class = type("RunJob", (MirrorJob,), {"run_state": run})
+    job = type("RunJob", (MirrorJob,), {"run_state": run})(found)
+    run.open_lanes(_lane_count(job.extractor, run.request.lanes))
     try:
-        job_class(found).run()
+        job.run()
     except (exception.ControlException, SystemExit):
         pass  # noted where it was raised
     except Exception as error:  # before the listing began: a login, an option
