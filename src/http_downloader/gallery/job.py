@@ -18,14 +18,14 @@ from gallery_dl import exception, formatter
 from gallery_dl.extractor.common import Extractor
 from gallery_dl.job import DownloadJob
 
-from ..domain.files import FileState
+from ..domain.files import FileState, distinct_name, plain
 from ..domain.listing import Failure, narrowing_options
 from ..domain.reasons import Kind, Reason
 from .config import PARTIAL_FOLDER
 from .evidence import GONE, Evidence, classify, storage_failure
 from .hooks import Hooks, Report
 from .messages import Expects, Progress, RunRequest
-from .names import Names, OutsideFolderError, Standing, clean
+from .names import LONGEST_NAME, Names, OutsideFolderError, Standing, clean
 
 MISSING = "\x00"
 """Stands in a remote id where the extractor gave no value for a part of it."""
@@ -150,6 +150,15 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         clean_upstream = pathfmt.clean_path
         pathfmt.clean_path = lambda text: clean(clean_upstream(text))
         pathfmt.exists = self._is_there
+        enable_part_upstream = pathfmt.part_enable
+
+        def enable_part(folder: Any = None) -> None:
+            enable_part_upstream(folder)
+            folder, name = os.path.split(pathfmt.temppath)
+            if len(name.encode()) > LONGEST_NAME:
+                pathfmt.temppath = os.path.join(folder, distinct_name(name, self._current))
+
+        pathfmt.part_enable = enable_part
         if kwdict is not None:
             pathfmt.set_directory(kwdict)
 
@@ -194,10 +203,11 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             text = config("archive-format") or extractor.archive_fmt
             text = (extractor.category if prefix is None else prefix) + text if text else "{}"
             self._id_of = formatter.parse(text, _NoValue()).format_map if text != "{}" else lambda _: MISSING
-        address = urlsplit(url)._replace(query="", fragment="").geturl()
+        address = plain(urlsplit(url)._replace(query="", fragment="").geturl())
         remote_id = str(self._id_of(kwdict))
         if MISSING in remote_id:
             remote_id = f"{remote_id.replace(MISSING, '')} {address}".strip()
+        remote_id = plain(remote_id)
         seen = self.mirror.seen
         first = seen.setdefault(remote_id, address)
         if first is address:
@@ -300,7 +310,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         words = f"{self.pathfmt.filename or url}: {evidence.transfer_words or 'the download failed'}"
         reason = Reason.FORBIDDEN_ADDRESS if evidence.forbidden else Reason.FILES_FAILED
         gone = evidence.transfer_status in GONE and not evidence.forbidden
-        failure = Failure(reason=reason, detail=words[:500])
+        failure = Failure(reason=reason, detail=plain(words[:500]))
         self.mirror.hooks.on_file_failed(remote_id, url, kwdict, failure, gone=gone)
         self._call("error")
 
@@ -330,6 +340,8 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
                 pathfmt.part = False
                 pathfmt.set_mtime()
                 return True
+            if not names.is_file(place.path):  # a folder or a symlink of this name: it stays
+                names.leave_alone(place.path)
 
     def _landed(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> None:
         """The file is in place: run what the operator attached to that, then report what exists afterwards."""

@@ -61,7 +61,7 @@ class Names:
         """Take `path` for a remote file, or the next name of its own if another remote file holds it."""
         folder, _, name = path.rpartition("/")
         self._check_folder(folder)
-        wanted = name if len(name.encode()) <= LONGEST_NAME else distinct_name(name, remote_id)
+        wanted = name if 0 < len(name.encode()) <= LONGEST_NAME else distinct_name(name, remote_id)
         salt = remote_id
         while self._is_held(f"{folder}/{wanted}", remote_id):
             wanted = distinct_name(name, salt)

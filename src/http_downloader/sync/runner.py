@@ -107,7 +107,7 @@ class Runner:
         stopped = ended.stopped or claim.run in self._stopping
         listing = Listing(files=counts.listed, gaps=ended.gaps, failure=ended.failure)
         ending = conclude(listing, attempt.failures, known_files=len(known), cancelled=stopped)
-        return await self._conclude(claim, attempt, ended, ending, tail, cancel_is_final)
+        return await self._conclude(claim, attempt, ending, tail, cancel_is_final)
 
     async def _crawl(self, claim: Claim, attempt: Attempt, tail: deque[str]) -> Ended:
         """Run the gallery process to its end, recording what it reports."""
@@ -178,12 +178,11 @@ class Runner:
         self,
         claim: Claim,
         attempt: Attempt,
-        ended: Ended,
         ending: Ending,
         tail: deque[str],
         cancel_is_final: bool,
     ) -> Ending | None:
-        counts, gaps = attempt.counts, list(ended.gaps)
+        counts, gaps = attempt.counts, list(ending.gaps)
         gone = attempt.missing() if ending.listing_proves else []
         if gone:
             await self._calls(files.mark_missing, claim, gone, utcnow())
@@ -208,13 +207,13 @@ class Runner:
             log.info("attempt ended", state=ending.state, reason=ending.reason, detail=ending.detail, again=str(again))
         else:
             event = await self._last_event(context, claim, counts, ending)
-            await self._finish(claim, ending, counts, ended, tail, event)
+            await self._finish(claim, ending, counts, tail, event)
         names = [self._filename(claim, attempt, remote_id) for remote_id in gone]
         self._observer(claim, Finished(ending=ending, counts=counts, gaps=gaps, missing=names, again=again))
         return None if again is not None else ending
 
     async def _finish(
-        self, claim: Claim, ending: Ending, counts: Counts, ended: Ended, tail: deque[str], event: Event | None
+        self, claim: Claim, ending: Ending, counts: Counts, tail: deque[str], event: Event | None
     ) -> None:
         if event is not None:
             # Before the end is written: what a script reports is part of the run.
@@ -226,7 +225,7 @@ class Runner:
             now=utcnow(),
             ending=ending,
             counts=counts.as_dict(),
-            gaps=list(ended.gaps),
+            gaps=list(ending.gaps),
             log="\n".join(tail),
             events=[event] if event is not None and to_broker else [],
         )

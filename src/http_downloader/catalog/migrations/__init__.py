@@ -11,8 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine
 
+from ...domain.errors import CatalogError
+
 _LOCK = 5_837_201_944
 """Any number, as long as all workers use the same."""
+
+PATIENCE = 60.0
+"""Seconds that a worker waits for another one's migration."""
 
 
 def config(db: Connection | None = None) -> Config:
@@ -51,9 +56,12 @@ def _under_lock(engine: Engine, move: object, revision: str) -> None:
         name = db.dialect.name
         with db.begin():
             if name == "postgresql":
+                db.execute(sa.text(f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"))
                 db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             elif name in ("mysql", "mariadb"):
-                db.execute(sa.text("SELECT GET_LOCK(:lock, 60)"), {"lock": f"http-downloader-{_LOCK}"})
+                lock = {"lock": f"http-downloader-{_LOCK}", "patience": PATIENCE}
+                if db.execute(sa.text("SELECT GET_LOCK(:lock, :patience)"), lock).scalar() != 1:
+                    raise CatalogError("another worker has been migrating the catalog for too long; try again later")
             # SQLite: BEGIN IMMEDIATE holds the only write lock there is.
             try:
                 move(config(db), revision)  # type: ignore[operator]
