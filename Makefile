@@ -14,7 +14,7 @@ comma := ,
 space := $(subst ,, )
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sync serve test test-long lint types contracts check lock clean
+.PHONY: help demo sync serve test test-long bench bench-quick lint types contracts check lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,14 @@ test: $(READY) ## Run the tests; finds or starts the services they need: make te
 test-long: $(READY) ## Run the tests that take minutes
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
 	@$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
+
+bench: $(READY) ## Measure side by side with gallery-dl (20 minutes): make bench [ARGS="--only resync"]
+	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-quick: $(READY) ## The same in small, under 2 minutes; fails only when half of a goal is missed
+	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq
+	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
 
 lint: $(READY) ## Check style and formatting with ruff
 	@$(BIN)/ruff check .

@@ -1,6 +1,9 @@
 """A RabbitMQ node of one's own, for tests that stop, kill or starve the broker: the shared one is for everybody."""
 
+from __future__ import annotations
+
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,22 +13,73 @@ import time
 import uuid
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 # Debian's scripts on the PATH change to the user rabbitmq; these run as whoever runs the tests, root or not.
 SCRIPTS = os.pathsep.join(["/usr/lib/rabbitmq/bin", os.environ.get("PATH", os.defpath)])
+SERVICES = Path(__file__).parents[1] / "scripts" / "services.sh"
 SECONDS_TO_START = 60
 SECONDS_TO_STOP = 30
+MISSING = (
+    "these tests stop and kill a RabbitMQ of their own, and can start none: "
+    "install rabbitmq-server (it need not be running), or start a Docker engine"
+)
+
+
+def private_node() -> BrokerNode:
+    """From the installed package; where only Docker can be had, as `make test` has its broker, in a container."""
+    if shutil.which("rabbitmq-server", path=SCRIPTS) is not None:
+        return InstalledNode()
+    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        return ContainerNode()
+    raise FileNotFoundError(MISSING)
 
 
 class BrokerNode:
-    """Starts on enter and is gone, with all its files, on exit. It keeps its data over stop(), kill() and start().
-
-    Only the Erlang port mapper, which all nodes of a machine share, stays when none was running before.
-    """
+    """Starts on enter and is gone, with all its files, on exit. It keeps its data over stop(), kill() and start()."""
 
     def __init__(self) -> None:
         self.port = _free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    def start(self) -> None:
+        """Returns when the node takes connections. Does nothing when it runs."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """In good order: the node says goodbye to its clients and writes down what it has."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """At once, as when the power fails."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        """It hangs: connections stand, and nothing is answered until resume()."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        raise NotImplementedError
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl against this node and give its output."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+class InstalledNode(BrokerNode):
+    """Only the Erlang port mapper, which all nodes of a machine share, stays when none was running before."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="broker-node-"))
         for name in ("rabbitmq.conf", "env.conf", "enabled_plugins"):
@@ -49,13 +103,9 @@ class BrokerNode:
             }
         )
 
-    @staticmethod
-    def is_installed() -> bool:
-        return shutil.which("rabbitmq-server", path=SCRIPTS) is not None
-
     def start(self) -> None:
-        """Returns when the node takes connections."""
-        assert self._process is None, "the node runs already"
+        if self._process is not None:
+            return
         with (self._folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [_script("rabbitmq-server")],
@@ -67,35 +117,28 @@ class BrokerNode:
                 start_new_session=True,  # an interrupted test run ends it here, not the terminal
             )
         deadline = time.monotonic() + SECONDS_TO_START
-        while not _listens(self.port):
+        while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError("the node did not start:\n" + (self._folder / "output").read_text()[-4000:])
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """In good order: the node says goodbye to its clients and writes down what it has."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """At once, as when the power fails."""
         self._end(signal.SIGKILL)
 
-    def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl against this node and give its output."""
-        return subprocess.run(
-            [_script("rabbitmqctl"), *arguments],
-            env=self._environment,
-            cwd=self._folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS_TO_START,
-        ).stdout
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
-    def __enter__(self) -> "BrokerNode":
-        self.start()
-        return self
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def ctl(self, *arguments: str) -> str:
+        return _output([_script("rabbitmqctl"), *arguments], env=self._environment, cwd=self._folder)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -115,6 +158,57 @@ class BrokerNode:
         self._process = None
 
 
+class ContainerNode(BrokerNode):
+    """The image is the one that scripts/services.sh starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = f"http-downloader-test-node-{uuid.uuid4().hex[:8]}"
+        self._made = False
+
+    def start(self) -> None:
+        if self._made:
+            _output(["docker", "start", self._name])
+        else:
+            image = re.search(r"^RABBITMQ_IMAGE=(\S+)", SERVICES.read_text(), re.MULTILINE)
+            assert image is not None, f"{SERVICES} names no image"
+            place = ["--publish", f"127.0.0.1:{self.port}:5672", "--hostname", "node"]  # its data go by the host name
+            _output(["docker", "run", "--quiet", "--detach", "--name", self._name, *place, image[1]])
+            self._made = True
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not _answers(self.port):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the node did not start:\n" + _output(["docker", "logs", "--tail=50", self._name]))
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        _output(["docker", "stop", f"--time={SECONDS_TO_STOP}", self._name])
+
+    def kill(self) -> None:
+        _output(["docker", "kill", self._name])
+
+    def pause(self) -> None:
+        _output(["docker", "pause", self._name])
+
+    def resume(self) -> None:
+        _output(["docker", "unpause", self._name])
+
+    def ctl(self, *arguments: str) -> str:
+        return _output(["docker", "exec", self._name, "rabbitmqctl", *arguments])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _output(["docker", "rm", "--force", "--volumes", self._name])
+
+
+def _output(command: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
 def _script(name: str) -> str:
     path = shutil.which(name, path=SCRIPTS)
     assert path is not None, f"{name} is not installed"
@@ -127,9 +221,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def _answers(port: int) -> bool:
+    """Whether a broker greets there: a container's port is open before anything listens behind it."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return connection.recv(1) == b"\x01"  # a method frame: connection.start
     except OSError:
         return False
-    return True

@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 BROKER_PATIENCE = 20.0
 """Seconds that a command which ends afterwards waits for the broker."""
+LAST_WORDS = 5.0
+"""Seconds for the events that are left when we are told to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,9 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
     finally:
         await scripts.close()
         await pool.close()
+        with contextlib.suppress(CatalogError):
+            # Its unfinished runs and untold events need not wait for the end of its leases.
+            await calls(journal.release, [identity.name])
         await asyncio.to_thread(calls.close)
         identity.close()
 
@@ -118,12 +123,14 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
 async def serve(settings: Settings) -> None:
     """The service: until SIGTERM or SIGINT."""
     async with build(settings, consume=True) as app:
-        gallery_dl = await app.pool.start()
-        log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address)
-        if app.broker is None:
-            log.info("no broker is set (RABBITMQ_HOST or AMQP_URL): embedded mode, orders come from this machine only")
         stop = asyncio.Event()
         with _signals(stop.set):
+            gallery_dl = await app.pool.start()
+            log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address)
+            if app.broker is None:
+                log.info(
+                    "no broker is set (RABBITMQ_HOST or AMQP_URL): embedded mode, orders come from this machine only"
+                )
             await _serve(app, stop)
         log.info("stopped")
 
@@ -143,13 +150,25 @@ async def _serve(app: App, stop: asyncio.Event) -> None:
             await app.broker.stop_consuming()
             consuming.cancel()
         await working
-        if app.relay is not None and app.broker is not None and app.broker.is_connected:
-            # What is left stays in the outbox: the next start relays it.
-            with contextlib.suppress(TimeoutError, CatalogError):
-                async with asyncio.timeout(5):
-                    await app.relay.drain()
+        if app.broker is not None and app.broker.is_connected:
+            with contextlib.suppress(CatalogError):
+                await _relay_rest(app, stop)
         for task in background:
             task.cancel()
+
+
+async def _relay_rest(app: App, stop: asyncio.Event) -> None:
+    """Until the outbox is empty. Once told to stop, only for a moment: the next start relays what is left there."""
+    if app.relay is None:
+        return
+    draining, stopping = asyncio.create_task(app.relay.drain()), asyncio.create_task(stop.wait())
+    await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({draining}, timeout=LAST_WORDS)
+    for task in (draining, stopping):
+        task.cancel()
+    await asyncio.wait({draining, stopping})
+    if not draining.cancelled():
+        draining.result()
 
 
 async def sync(
@@ -178,8 +197,7 @@ async def sync(
                 order = await _local_order(app, url, folder, source_id)
                 submitted = await app.intake.accept(order)
                 ending = await app.worker.run_now(submitted.run, stop=stop, waiting=waiting)
-            if app.relay is not None:
-                await app.relay.drain()
+                await _relay_rest(app, stop)
             return ending
         finally:
             for task in background:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import platformdirs
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
@@ -28,6 +28,8 @@ def _plain_name(value: str) -> str:
     return value
 
 
+DAY = 86_400.0
+
 QueueName = Annotated[str, AfterValidator(_plain_name)]
 
 
@@ -39,9 +41,9 @@ class Settings(BaseSettings):
     rabbitmq_host: str = Field("", description="RabbitMQ's host; none here and no AMQP_URL: no broker, embedded mode")
     rabbitmq_port: int = Field(5672, ge=1, le=65535, description="its port")
     rabbitmq_user: str = Field("guest", description="user")
-    rabbitmq_pass: str = Field("guest", description="password")
+    rabbitmq_pass: str = Field("guest", description="password", repr=False)
     rabbitmq_vhost: str = Field("/", description="virtual host")
-    amqp_url: str = Field("", description="the whole address in place of RABBITMQ_*: amqp://… or amqps://…")
+    amqp_url: str = Field("", description="the whole address in place of RABBITMQ_*: amqp://… or amqps://…", repr=False)
     amqp_exchange: QueueName = Field(
         "",
         description="empty: the default exchange; else a durable direct exchange, every queue bound under its own name",
@@ -66,7 +68,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = Field(
-        "", description="sqlite:///path, postgresql://… or mariadb://…; empty: SQLite in RUNTIME_PATH"
+        "", description="sqlite:///path, postgresql://… or mariadb://…; empty: SQLite in RUNTIME_PATH", repr=False
     )
     content_root: Path = Field(
         default_factory=lambda: Path(platformdirs.user_pictures_dir()) / APP,
@@ -90,16 +92,18 @@ class Settings(BaseSettings):
     sync_retry_delay: float = Field(
         30.0,
         gt=0,
-        le=86400,
+        le=DAY,
         description="seconds before the second try; doubles each time, at most an hour, with jitter",
     )
     rate_limit_max_wait: float = Field(
         900.0, ge=0, description="seconds; a run that the site asks to wait longer is continued later, without a slot"
     )
     run_stall_timeout: float = Field(
-        600.0, gt=0, description="seconds after which a gallery process that reports nothing is ended"
+        600.0, gt=0, le=DAY, description="seconds after which a gallery process that reports nothing is ended"
     )
-    shutdown_grace: float = Field(30.0, ge=0, description="seconds that running syncs may take to finish after SIGTERM")
+    shutdown_grace: float = Field(
+        30.0, ge=0, le=DAY, description="seconds that running syncs may take to finish after SIGTERM"
+    )
     allow_private_addresses: str = Field(
         "false", description="true: sources on loopback and private networks are allowed; or the networks that are"
     )
@@ -107,10 +111,47 @@ class Settings(BaseSettings):
     hook_file_downloaded: str = Field("", description="path/to/script.py[:function], called for every new file")
     hook_file_skipped: str = Field("", description="the same for every file that was there already")
     hook_source_synchronized: str = Field("", description="the same for every synchronized source")
-    hook_timeout: float = Field(60.0, gt=0, description="seconds that one call of a hook script may take")
+    hook_timeout: float = Field(60.0, gt=0, le=DAY, description="seconds that one call of a hook script may take")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged at least")
     log_format: Literal["console", "json"] = Field("console", description="console or json")
+
+    @field_validator("rabbitmq_host", mode="after")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        bare = value.removeprefix("[").removesuffix("]")
+        try:
+            return bare if ":" not in bare else str(IPv6Address(bare))
+        except ValueError:
+            raise ValueError("a host name or an address is allowed, without a port") from None
+
+    @field_validator("amqp_q_sync_http_src_orders", mode="after")
+    @classmethod
+    def _room_for_suffix(cls, value: str) -> str:
+        if len(f"{value}.rejected".encode()) > 255:
+            raise ValueError("at most 246 bytes are allowed, so that `.rejected` fits behind it")
+        return value
+
+    @field_validator(
+        "amqp_q_file_downloaded",
+        "amqp_q_file_download_skipped",
+        "amqp_q_source_synchronized",
+        "amqp_q_source_sync_failed",
+        "amqp_q_rejected_orders",
+        mode="after",
+    )
+    @classmethod
+    def _leads_out(cls, value: str, info: ValidationInfo) -> str:
+        if value and value == info.data.get("amqp_q_sync_http_src_orders"):
+            raise ValueError("it is the orders queue, and all that is sent there would come back as an order")
+        return value
+
+    @field_validator("content_root", "config_path", "runtime_path", mode="before")
+    @classmethod
+    def _some_folder(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("a folder is allowed; leave the setting out for its default")
+        return value
 
     @field_validator("content_root", "config_path", "runtime_path", mode="after")
     @classmethod
@@ -207,7 +248,9 @@ def suspicious_names(env_file: Path = Path(".env")) -> list[str]:
     if env_file.is_file():
         lines = env_file.read_text(errors="replace").splitlines()
         names |= {
-            line.partition("=")[0].strip().removeprefix("export ") for line in lines if "=" in line and line[0] != "#"
+            line.partition("=")[0].strip().removeprefix("export ").strip()
+            for line in lines
+            if "=" in line and line[0] != "#"
         }
     known = {name.upper() for name in Settings.model_fields}
     sentences = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from .topology import ask
 
 CONSUMER_TAG = "orders"
 """Unique within a channel is enough."""
+CANCELLING_TIME = 5.0
+"""Seconds that the broker has to confirm the end of consuming; one that hangs must not keep the service from ending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,9 +75,10 @@ class Deliveries:
             return
         self._consuming = False
         try:
-            await ask(self.channel, "basic_cancel", consumer_tag=CONSUMER_TAG)
-        except exceptions.AMQPError:
-            return  # the connection is lost, and with it everything goes back
+            async with asyncio.timeout(CANCELLING_TIME):
+                await ask(self.channel, "basic_cancel", consumer_tag=CONSUMER_TAG)
+        except (exceptions.AMQPError, TimeoutError):
+            return  # with the connection everything goes back
         # Not before the answer, or the broker would deliver them to us once more.
         while self._waiting:
             self.requeue(self._waiting.popleft().tag)
@@ -93,11 +97,16 @@ class Deliveries:
     def _delivery(self, method: Any, properties: Any, body: bytes) -> Delivery:
         return Delivery(
             body=body,
-            message_id=properties.message_id,
-            correlation_id=properties.correlation_id,
+            message_id=_text(properties.message_id),
+            correlation_id=_text(properties.correlation_id),
             headers=properties.headers or {},
             redelivered=method.redelivered,
             properties=properties,
             deliveries=self,
             tag=method.delivery_tag,
         )
+
+
+def _text(name: str | bytes | None) -> str | None:
+    """pika gives bytes where a name is not UTF-8: some senders take the 16 bytes of a UUID."""
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name

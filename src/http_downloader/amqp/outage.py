@@ -10,7 +10,7 @@ from pika import exceptions
 
 from .topology import BrokerRefused
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 """Seconds between two attempts to connect."""
 
 REFUSALS = (

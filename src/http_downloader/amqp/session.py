@@ -14,6 +14,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 
 from .confirms import Publisher
 from .deliveries import Deliveries
+from .headers import read_any_time
 from .outage import LONGEST_PAUSE, SessionEnded, root_of
 from .topology import Topology, ensure, open_channel, settle
 
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 # pika logs a refused connection with several tracebacks; our one line says what is needed.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
+read_any_time()
 
 CLOSING_TIME = 5.0
 """Seconds that the broker has to say goodbye."""

@@ -14,11 +14,15 @@ from ..domain.errors import OrderRejected
 from ..domain.events import Event, EventType
 from .confirms import Outgoing
 from .deliveries import Delivery
+from .headers import fit
 
 LONGEST_SHORT_STRING = 255
 """Bytes of a property such as correlation_id; a longer one closes the channel."""
 
 LONGEST_REASON = 1000
+
+LONGEST_HEADER = 10_000
+"""Characters. What is longer is no address but a whole text: gallery-dl gives novels as `text:…` URLs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class EventFormat:
                 correlation_id=short(event.correlation_id),
                 type=str(event.type),
                 timestamp=int(time.time()),
-                headers={key: _header(value) for key, value in event.headers.items()},
+                headers={key: _header(value) for key, value in event.headers.items() if not _is_too_long(value)},
             ),
         )
 
@@ -59,9 +63,10 @@ def rejection(delivery: Delivery, error: OrderRejected, queue: str) -> Outgoing:
             )
         }
     )
+    # CC and BCC are instructions to the broker: repeated, they would send copies elsewhere.
+    headers = {key: value for key, value in delivery.headers.items() if key not in ("CC", "BCC")}
     properties.headers = {
-        # CC and BCC are instructions to the broker: repeated, they would send copies elsewhere.
-        **{key: value for key, value in delivery.headers.items() if key not in ("CC", "BCC")},
+        **(headers if fit(headers) else {}),
         "reason": str(error.fault),
         "detail": str(error)[:LONGEST_REASON],
     }
@@ -83,8 +88,15 @@ def order_message(order: Mapping[str, Any], *, queue: str, message_id: str) -> O
 
 
 def short(text: str | None) -> str | None:
-    return None if text is None else text.encode()[:LONGEST_SHORT_STRING].decode(errors="ignore")
+    """What fits into a property, and into every database's text columns."""
+    return (
+        None if text is None else text.replace("\x00", "\ufffd").encode()[:LONGEST_SHORT_STRING].decode(errors="ignore")
+    )
 
 
 def _header(value: Any) -> Any:
     return value.encode("utf-8", errors="replace").decode() if isinstance(value, str) else value
+
+
+def _is_too_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > LONGEST_HEADER

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
 import random
-import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from ..domain.errors import CatalogError, SettingsError
 from . import migrations, schema
@@ -49,8 +49,8 @@ class Catalog:
 
     @property
     def address(self) -> str:
-        """Where it is, without the password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        """Where it is, without the password, and without options: a driver may take the password there."""
+        return self.engine.url.set(query={}).render_as_string(hide_password=True)
 
     def close(self) -> None:
         self.engine.dispose()
@@ -78,7 +78,7 @@ def open_catalog(url: str, *, upgrade: bool = False) -> Catalog:
                 )
             migrations.upgrade(catalog.engine)
         catalog.identity = _identity(catalog)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, TypeError, ValueError) as error:  # the latter two from drivers, about options
         catalog.close()
         raise _translated(catalog, error) from error
     except CatalogError:
@@ -90,7 +90,8 @@ def open_catalog(url: str, *, upgrade: bool = False) -> Catalog:
 def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[Concatenate[Catalog, P], R]:
     """Make `function(db, …)` one transaction, called as `function(catalog, …)`.
 
-    A deadlock is resolved by running the whole function again. Other database errors become a `CatalogError`.
+    A deadlock, or a row that another worker has made meanwhile, is resolved by running the whole function again.
+    Other database errors become a `CatalogError`.
     """
 
     @functools.wraps(function)
@@ -100,7 +101,7 @@ def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[C
                 with catalog.engine.begin() as db:
                     return function(db, *args, **kwargs)
             except DBAPIError as error:
-                if attempt == 5 or not _is_conflict(error):
+                if attempt == 5 or not (isinstance(error, IntegrityError) or _is_conflict(error)):
                     raise _translated(catalog, error) from error
                 time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311
             except SQLAlchemyError as error:
@@ -128,21 +129,16 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-@transaction
+@query
 def _identity(db: Connection) -> str:
-    found = db.execute(sa.select(schema.catalog.c.id).order_by(schema.catalog.c.created_at)).scalar()
-    if found is not None:
-        return str(found)
-    identity = secrets.token_hex(4)
-    db.execute(sa.insert(schema.catalog).values(id=identity, created_at=utcnow()))
-    return identity
+    return str(db.execute(sa.select(schema.catalog.c.id)).scalar_one())
 
 
 def _engine(text: str) -> Engine:
     try:
         url = make_url(text)
         url = url.set(drivername=_DRIVERS[url.get_backend_name()])
-    except (ArgumentError, KeyError) as error:
+    except (ArgumentError, KeyError, ValueError) as error:
         raise SettingsError(
             "DATABASE_URL must be sqlite:///path, postgresql://… or mariadb://… (mysql://…), with nothing else in front"
         ) from error
@@ -163,7 +159,8 @@ def _sqlite(url: URL) -> Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CatalogError(f"the folder of the catalog cannot be made: {path.parent}: {error.strerror}") from error
-    engine = sa.create_engine(url, connect_args={"timeout": LOCK_WAIT, "check_same_thread": False})
+    connect_args = {"timeout": LOCK_WAIT, "check_same_thread": False}
+    engine = sa.create_engine(url, connect_args=connect_args, json_serializer=_json)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
@@ -181,11 +178,15 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _server(url: URL) -> Engine:
-    options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 1800}
+    options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 1800, "json_serializer": _json}
     if url.get_backend_name() in ("mysql", "mariadb"):
         url = url.update_query_dict({"charset": "utf8mb4"})
         options["isolation_level"] = "READ COMMITTED"
     return sa.create_engine(url, **options)
+
+
+def _json(value: object) -> str:
+    return schema.storable(json.dumps(value, ensure_ascii=False))
 
 
 def _is_conflict(error: DBAPIError) -> bool:
@@ -194,7 +195,7 @@ def _is_conflict(error: DBAPIError) -> bool:
     return code in _CONFLICTS
 
 
-def _translated(catalog: Catalog, error: SQLAlchemyError) -> CatalogError:
+def _translated(catalog: Catalog, error: Exception) -> CatalogError:
     words = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()
     return CatalogError(
         f"the catalog at {catalog.address} does not work: {words[0] if words else type(error).__name__}"

@@ -59,7 +59,8 @@ def shares_folder(db: Connection, source_id: int, content_path: str) -> bool:
     above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     shared = sa.or_(
         sources.c.content_path.in_(above),
-        sources.c.content_path.startswith(content_path + "/", autoescape=True),
+        # All that begins with the folder and a slash; `0` comes after `/`. LIKE folds case on SQLite.
+        sa.and_(sources.c.content_path > content_path + "/", sources.c.content_path < content_path + "0"),
     )
     return db.execute(sa.select(sources.c.id).where(sources.c.id != source_id, shared).limit(1)).first() is not None
 
@@ -117,9 +118,12 @@ def _rows(db: Connection, source_id: int, remote_ids: Iterable[str]) -> dict[str
 
 
 def _conflicts(db: Connection, source_id: int, facts: list[FileFact]) -> set[str]:
-    wanted = {file_key(fact.path): fact.remote_id for fact in facts if fact.path is not None}
-    keys = list(wanted)
+    wanted: dict[str, str] = {}
     conflicts = set()
+    for fact in facts:
+        if fact.path is not None and wanted.setdefault(file_key(fact.path), fact.remote_id) != fact.remote_id:
+            conflicts.add(fact.remote_id)
+    keys = list(wanted)
     for start in range(0, len(keys), CHUNK):
         holders = sa.select(files.c.path_key, files.c.source_id, files.c.remote_id).where(
             files.c.path_key.in_(keys[start : start + CHUNK])
@@ -177,7 +181,8 @@ def mark_missing(db: Connection, claim: Claim, remote_ids: list[str], now: datet
 def mark_present(db: Connection, claim: Claim, remote_ids: list[str]) -> None:
     """Files that were missing, and are listed again."""
     journal.guard(db, claim)
-    _set_state(db, claim.source_id, remote_ids, state=FileState.PRESENT, missing_since=None)
+    back = {"missing_since": None, "gone_runs": 0, "gone_run": None}
+    _set_state(db, claim.source_id, remote_ids, state=FileState.PRESENT, **back)
 
 
 def _set_state(db: Connection, source_id: int, remote_ids: list[str], **values: Any) -> None:

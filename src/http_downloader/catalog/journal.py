@@ -13,7 +13,7 @@ from ..domain.errors import LeaseLost
 from ..domain.events import Event
 from ..domain.files import file_key
 from ..domain.listing import Gap
-from ..domain.orders import FIRST_LOCAL_SOURCE_ID, Order
+from ..domain.orders import FIRST_LOCAL_SOURCE_ID, LAST_LOCAL_SOURCE_ID, Order
 from ..domain.reasons import Reason
 from ..domain.runs import Ending, RunState
 from . import outbox
@@ -68,9 +68,14 @@ def submit(
     """Journal an order: it joins the queued run of its source, or makes one. The latest URL and folder count."""
     if redelivered and message_id is not None:
         # The ack of the first delivery was lost with its connection: this one is journalled already.
-        known = db.execute(sa.select(orders.c.run_id).where(orders.c.message_id == message_id)).scalar()
-        if known is not None:
-            return Submitted(run=known, joined=True)
+        known = db.execute(
+            sa.select(orders.c.run_id, orders.c.message_id).where(
+                orders.c.message_id == message_id, orders.c.source_id == order.source_id
+            )
+        )
+        for row in known:
+            if row.message_id == message_id:  # to MariaDB one with a blank at its end is the same
+                return Submitted(run=row.run_id, joined=True)
     _put_source(db, order, site, now)
     run = db.execute(
         sa.select(runs.c.id)
@@ -120,13 +125,9 @@ def _put_source(db: Connection, order: Order, site: str, now: datetime) -> None:
 
 
 def _ensure(db: Connection, table: sa.Table, key: sa.Column[Any], value: object, rest: dict[str, Any]) -> None:
-    if db.execute(sa.select(key).where(key == value)).first():
-        return
-    try:
-        with db.begin_nested():
-            db.execute(sa.insert(table).values({key.name: value, **rest}))
-    except sa.exc.IntegrityError:
-        pass  # another worker was faster
+    if not db.execute(sa.select(key).where(key == value)).first():
+        # When another worker is faster, the transaction runs again, and finds its row.
+        db.execute(sa.insert(table).values({key.name: value, **rest}))
 
 
 @transaction
@@ -137,7 +138,8 @@ def local_source_id(db: Connection, url: str) -> int:
     ).scalar()
     if found is not None:
         return int(found)
-    last = db.execute(sa.select(sa.func.max(sources.c.id)).where(sources.c.id >= FIRST_LOCAL_SOURCE_ID)).scalar()
+    ours = sources.c.id.between(FIRST_LOCAL_SOURCE_ID, LAST_LOCAL_SOURCE_ID)
+    last = db.execute(sa.select(sa.func.max(sources.c.id)).where(ours)).scalar()
     return FIRST_LOCAL_SOURCE_ID if last is None else int(last) + 1
 
 
@@ -169,9 +171,14 @@ def claim(
         .order_by(runs.c.priority.desc(), runs.c.id)
         .limit(CANDIDATES)
     )
-    for candidate in db.execute(choice).all():
-        # Between this row lock and the commit nobody else starts a run of this site: the counts below hold.
-        db.execute(sa.select(sites.c.name).where(sites.c.name == candidate.site).with_for_update())
+    candidates = db.execute(choice).all()
+    # Between these row locks and the commit nobody else starts a run of these sites: the counts below hold. All
+    # in one order, or two workers that lock one after the other as they go would lock each other out.
+    names = {candidate.site for candidate in candidates}
+    db.execute(sa.select(sites.c.name).where(sites.c.name.in_(names)).order_by(sites.c.name).with_for_update())
+    for candidate in candidates:
+        # A source that has moved may have runs of two sites, and an order for it may arrive right now.
+        db.execute(sa.select(sources.c.id).where(sources.c.id == candidate.source_id).with_for_update())
         by_site = db.execute(running.where(other.c.site == candidate.site)).scalar_one()
         by_source = db.execute(running.where(other.c.source_id == candidate.source_id)).scalar_one()
         if by_site >= site_concurrency or by_source:
@@ -273,9 +280,14 @@ def put_back(
     gaps: list[Gap],
     log: str,
 ) -> None:
-    """End an attempt but not the run. `same_attempt`: it was interrupted or postponed, and does not count."""
+    """End an attempt but not the run. `same_attempt`: it was interrupted or postponed, and does not count.
+
+    The next attempt goes to where the source is then: a later order may have moved it, and been served meanwhile.
+    """
     guard(db, claim)
     values: dict[str, Any] = {"state": RunState.QUEUED, "not_before": not_before, "counts": counts}
+    place = sa.select(sources.c.url, sources.c.content_path, sources.c.site).where(sources.c.id == claim.source_id)
+    values |= db.execute(place).mappings().one()
     values |= {"gaps": _gaps(gaps), "log": log[-LOG_LENGTH:], "reason": ending.reason, "detail": ending.detail}
     if same_attempt:
         values["attempt"] = runs.c.attempt - 1

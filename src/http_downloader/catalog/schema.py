@@ -48,15 +48,46 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(milliseconds=value)
 
 
-def _name(length: int) -> TypeEngine[str]:
+def storable(text: str) -> str:
+    """Without NUL and lone surrogates: sites send them, and no two engines take them. They become U+FFFD."""
+    return text.replace("\x00", "\ufffd").encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+
+
+class Words(TypeDecorator[str]):
     """Text that is compared byte by byte: by default MariaDB takes `A.jpg` and `a.jpg` for the same, and
     PostgreSQL cannot use an index for a prefix."""
-    mariadb = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(mariadb, "mysql", "mariadb").with_variant(String(length, "C"), "postgresql")
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Any) -> TypeEngine[Any]:
+        binary = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
+        match dialect.name, self.length:
+            case (("mysql" | "mariadb"), None):
+                return mysql.MEDIUMTEXT(**binary)
+            case (("mysql" | "mariadb"), length):
+                return mysql.VARCHAR(length, **binary)
+            case _, None:
+                return Text()
+            case "postgresql", length:
+                return String(length, "C")
+            case _, length:
+                return String(length)
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else storable(value)
+
+
+def _name(length: int) -> TypeEngine[str]:
+    return Words(length)
 
 
 def _text() -> TypeEngine[str]:
-    return Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+    return Words()
 
 
 def _id() -> TypeEngine[int]:

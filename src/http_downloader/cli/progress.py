@@ -24,6 +24,7 @@ from ..sync.updates import FileFailed, Finished, Started, Update
 
 WARNING = 30
 MOST_NAMES = 5
+MOST_BARS = 8
 
 
 class QuietDisplay:
@@ -96,7 +97,8 @@ class LiveDisplay(PlainDisplay):
         self._begun = time.monotonic()
         self._counts = Counts()
         self._expected = 0
-        self._file: Progress | None = None
+        self._files: dict[str, Progress] = {}
+        """What is under way, by name."""
         self._wait: tuple[float, str] | None = None
         self._bytes = 0
         self._speed = _Speed()
@@ -118,22 +120,24 @@ class LiveDisplay(PlainDisplay):
         self._spinner.text = ""
         match update:
             case Started():
-                self._counts, self._file = Counts(downloaded=self._counts.downloaded), None
+                self._counts = Counts(downloaded=self._counts.downloaded)
+                self._files.clear()
             case Event(type=EventType.FILE_DOWNLOADED):
                 self._counts.downloaded += 1
                 self._bytes += update.headers.get("size", 0)
-                self._speed.add(update.headers.get("size", 0) - (self._file.done if self._file else 0))
-                self._file = None
+                begun = self._files.pop(update.body["filename"], None)
+                self._speed.add(update.headers.get("size", 0) - (begun.done if begun else 0))
             case Event(type=EventType.FILE_SKIPPED):
                 self._counts.skipped += 1
             case FileFailed(detail=detail):
                 self._counts.failed += 1
-                self._file = None
                 self.line(f"! {detail}")
             case Progress():
-                same = self._file is not None and self._file.filename == update.filename
-                self._speed.add(update.done - (self._file.done if same and self._file else 0))
-                self._file = update
+                begun = self._files.pop(update.filename, None)
+                self._speed.add(update.done - (begun.done if begun else 0))
+                self._files[update.filename] = update
+                while len(self._files) > MOST_BARS:  # one that failed, or ended under another name
+                    del self._files[next(iter(self._files))]
             case Expects(files):
                 self._expected = files
             case Waiting(seconds, why):
@@ -153,7 +157,7 @@ class LiveDisplay(PlainDisplay):
             f"[bold green]{counts.downloaded}[/] new",
             f"{counts.skipped} known",
             *([f"[bold red]{counts.failed}[/] failed"] if counts.failed else []),
-            decimal(self._bytes + (self._file.done if self._file else 0)),
+            decimal(self._bytes + sum(file.done for file in self._files.values())),
             f"{decimal(int(self._speed.per_second()))}/s",
             _clock(time.monotonic() - self._begun),
         ]
@@ -161,10 +165,9 @@ class LiveDisplay(PlainDisplay):
         done = counts.downloaded + counts.skipped + counts.failed
         if self._expected >= done > 0:
             rows.append(_bar(f"{done} of {self._expected} files", done, self._expected))
-        if self._file is not None:
-            total = f" of {decimal(self._file.total)}" if self._file.total else ""
-            label = f"{decimal(self._file.done)}{total}  {self._file.filename}"
-            rows.append(_bar(label, self._file.done, self._file.total))
+        for file in sorted(self._files.values(), key=lambda file: file.filename):
+            total = f" of {decimal(file.total)}" if file.total else ""
+            rows.append(_bar(f"{decimal(file.done)}{total}  {file.filename}", file.done, file.total))
         if self._wait is not None and (left := self._wait[0] - time.monotonic()) > 0:
             why = self._wait[1] or "pause between requests"
             rows.append(Text(f"  waiting {left:.0f} s: {why}", style="yellow", no_wrap=True, overflow="ellipsis"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from .files import file_key
+
 _NAMESPACE = uuid.UUID("6f1d2a36-6bd5-4b3f-8b45-0a8e5e8b7c11")
 
 
@@ -37,8 +39,7 @@ class Event:
     @property
     def message_id(self) -> str:
         """The same for the same fact, however often it is told: a consumer drops duplicates by it."""
-        name = f"{self.run_id}/{self.type}/{self.subject}"
-        return str(uuid.uuid5(_NAMESPACE, name.encode(errors="replace").decode()))
+        return str(uuid.uuid5(_NAMESPACE, f"{self.run_id}/{self.type}/{file_key(self.subject)}"))
 
     @property
     def ends_run(self) -> bool:

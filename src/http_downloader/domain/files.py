@@ -62,17 +62,25 @@ class Words:
     tags: tuple[str, ...] = ()
 
 
+def plain(text: str) -> str:
+    """Without NUL and lone surrogates: sites send them, and no terminal, database or broker takes them."""
+    return text.replace("\x00", "\ufffd").encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+
+
 def distinct_name(filename: str, remote_id: str) -> str:
     """The name for a remote file whose own name another remote file holds: stable over runs, extension kept.
+
+    It has at most 249 bytes; what follows the last dot is no extension when it is longer than 20.
 
     >>> distinct_name("1.jpg", "albumB_17")
     '1~04eb2a22.jpg'
     """
-    name = PurePosixPath(filename)
+    suffix = PurePosixPath(filename).suffix
+    if len(suffix.encode(errors="surrogatepass")) > 20:
+        suffix = ""
     mark = hashlib.sha256(remote_id.encode(errors="surrogatepass")).hexdigest()[:8]
-    # 240 bytes: room for the mark and the extension in a name of 255.
-    stem = name.stem.encode(errors="ignore")[: 240 - len(name.suffix.encode(errors="ignore"))].decode(errors="ignore")
-    return str(name.with_name(f"{stem}~{mark}{name.suffix}"))
+    stem = filename.removesuffix(suffix).encode(errors="ignore")
+    return f"{stem[: 240 - len(suffix.encode(errors='surrogatepass'))].decode(errors='ignore')}~{mark}{suffix}"
 
 
 def file_key(text: str) -> str:
@@ -91,15 +99,13 @@ def retry_unavailable(last_try: datetime | None, now: datetime) -> bool:
 
 def words_of(metadata: dict[str, Any]) -> Words:
     """Pick what extractors commonly call page, title, date and tags; anything else is left where it is."""
-    page = next(
-        (metadata[key] for key in ("post_url", "page_url", "pageurl", "webpage_url") if metadata.get(key)), None
-    )
+    pages = (_text(metadata.get(key), 2000) for key in ("post_url", "page_url", "pageurl", "webpage_url"))
     tags = metadata.get("tags")
     if isinstance(tags, str):
         tags = re.split(r",\s*" if "," in tags else r"\s+", tags.strip())
     date = metadata.get("date")
     return Words(
-        page_url=_text(page, 2000),
+        page_url=next(filter(None, pages), None),
         title=_text(metadata.get("title"), 500),
         date=date.isoformat() if isinstance(date, datetime) else None,
         tags=tuple(tag for tag in (_text(tag, 200) for tag in tags[:500]) if tag)
@@ -111,7 +117,7 @@ def words_of(metadata: dict[str, Any]) -> Words:
 def _text(value: object, longest: int) -> str | None:
     if not isinstance(value, str) or not value:
         return None
-    return value[:longest].encode(errors="replace").decode()
+    return plain(value[:longest])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ MAX_SEGMENT_BYTES = 255
 FIRST_LOCAL_SOURCE_ID = 9_000_000_000_001
 """Sources added on this machine are numbered from here: far above a platform's own ids, still exact in a
 consumer that reads JSON numbers as doubles (2^53 is 9,007,199,254,740,992)."""
+LAST_LOCAL_SOURCE_ID = FIRST_LOCAL_SOURCE_ID + 999_999_999_999
 
 OWN_FOLDERS = frozenset({".partial", ".trash", ".http-downloader"})
 """Folders directly under CONTENT_ROOT that hold our own state; no source may live in them."""
@@ -100,7 +101,7 @@ def check_url(value: object) -> str:
         fault = OrderFault.FORBIDDEN_SCHEME if forbidden else OrderFault.BAD_URL
         _reject(
             fault,
-            f"url must begin with http:// or https://, or with a gallery-dl category and one of these, not {_show_url(value)}",
+            f"url must be http://… or https://… without blanks, or a gallery-dl category in front of one, not {_show_url(value)}",
         )
     prefix = match["prefix"]
     if prefix and prefix.lower() in FORBIDDEN_PREFIXES:

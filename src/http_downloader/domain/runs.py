@@ -56,6 +56,8 @@ class Ending:
     detail: str = ""
     listing_proves: bool = False
     """Whether what the listing did not show may be called missing."""
+    gaps: tuple[Gap, ...] = ()
+    """All reasons why the listing is not complete."""
 
     @property
     def transient(self) -> bool:
@@ -85,28 +87,31 @@ def conclude(
 
     Files that are *unavailable* are not failures: leave them out of `transfer_failures`.
     """
-    if cancelled:
-        return Ending(state=RunState.CANCELLED, reason=Reason.CANCELLED, detail=Reason.CANCELLED.sentence)
-    if listing.failure is not None:
-        return _failed(listing.failure)
     gaps = listing.gaps
+    if cancelled:
+        detail = Reason.CANCELLED.sentence
+        return Ending(state=RunState.CANCELLED, reason=Reason.CANCELLED, detail=detail, gaps=gaps)
+    if listing.failure is not None:
+        return _failed(listing.failure, gaps)
     if listing.files == 0 and known_files > 0 and not gaps:
         # One expired cookie gives an empty listing with exit status 0: it proves nothing.
         gaps = (Gap(reason=Reason.EMPTY_LISTING, detail=f"{known_files} files are known"),)
     if transfer_failures:
-        return _failed(_worst(transfer_failures), listing_proves=not gaps)
+        return _failed(_worst(transfer_failures), gaps, listing_proves=not gaps)
     if gaps:
         first = gaps[0]
-        return Ending(state=RunState.PARTIAL, reason=first.reason, detail=first.detail or first.reason.sentence)
+        detail = first.detail or first.reason.sentence
+        return Ending(state=RunState.PARTIAL, reason=first.reason, detail=detail, gaps=gaps)
     return Ending(state=RunState.SYNCHRONIZED, listing_proves=listing.files > 0)
 
 
-def _failed(failure: Failure, *, listing_proves: bool = False) -> Ending:
+def _failed(failure: Failure, gaps: tuple[Gap, ...], *, listing_proves: bool = False) -> Ending:
     return Ending(
         state=RunState.FAILED,
         reason=failure.reason,
         detail=failure.detail or failure.reason.sentence,
         listing_proves=listing_proves,
+        gaps=gaps,
     )
 
 
@@ -119,11 +124,15 @@ def _worst(failures: list[Failure]) -> Failure:
     return Failure(reason=chosen.reason, detail=f"{len(failures)} files failed, among them: {chosen.detail}")
 
 
+LONGEST_DELAY = 3600.0
+"""Seconds, with all jitter."""
+
+
 def retry_delay(attempt: int, first: timedelta, jitter: Callable[[], float]) -> timedelta:
     """How long to wait after the failed attempt number `attempt` (from 1): doubling, at most an hour.
 
     `jitter` gives a number in [0, 1); the delay is spread over ±20 % so that sources do not return in step.
     Gaps still grow from attempt to attempt: 2 · 0.8 > 1.2.
     """
-    seconds = min(first.total_seconds() * 2 ** (attempt - 1), 3600.0)
+    seconds = min(first.total_seconds() * 2 ** (attempt - 1), LONGEST_DELAY / 1.2)
     return timedelta(seconds=seconds * (0.8 + 0.4 * jitter()))

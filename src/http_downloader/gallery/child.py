@@ -116,7 +116,7 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             if found is None:
                 return Ended(failure=Failure(reason=Reason.NO_EXTRACTOR, detail=request.url))
             try:
-                private.take_cookies(found.category, handler)
+                private.take_cookies(found.category, found.basecategory, handler)
             except cookies.UnreadableCookiesError as error:
                 return Ended(failure=Failure(reason=Reason.COOKIES_UNREADABLE, detail=str(error)))
             handler.hide(list(secrets_in(config._config)))
@@ -167,14 +167,22 @@ class _Private:
         self._copies: list[tuple[Path, Path, dict[cookies.Key, str]]] = []
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def take_cookies(self, category: str, handler: LogHandler) -> None:
-        """Point the configuration to private copies of the cookie files that this category asks for.
+    def take_cookies(self, category: str, basecategory: str, handler: LogHandler) -> None:
+        """Point the configuration to private copies of the cookie files that this category asks for, and of those
+        that linked galleries of other sites may ask for.
 
         A file in CONFIG_PATH/cookies counts where the template names none. Raises `UnreadableCookiesError`.
         """
-        named = list(cookie_files(config._config, category))
+        named = list(cookie_files(config._config, category, basecategory))
         for section, name in named:
             section["cookies"] = str(self._copy(Path(name).expanduser(), handler))
+        for section, name in list(cookie_files(config._config, *config._config["extractor"])):
+            if Path(name).parent == self._folder:
+                continue
+            try:
+                section["cookies"] = str(self._copy(Path(name).expanduser(), handler))
+            except cookies.UnreadableCookiesError as error:
+                logging.getLogger("cookies").warning("%s", error)
         shared = self._run.request.cookies_folder
         for file in sorted(shared.glob("*.txt")) if shared.is_dir() else ():
             section = config._config["extractor"].setdefault(file.stem, {})

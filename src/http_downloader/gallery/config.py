@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,10 @@ PARTIAL_FOLDER = ".partial"
 """Under CONTENT_ROOT, so that moving a file into place never crosses devices."""
 
 Config = dict[str, Any]
+
+_SECRET_WORDS = ("password", "passwd", "token", "secret", "api-key", "api_key", "apikey")
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
+_URL_PASSWORD = re.compile(r"://[^/@:\s]*:(?P<password>[^/@\s]+)@")
 
 
 def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
@@ -39,13 +44,13 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
     return config, dropped
 
 
-def cookie_files(config: Config, category: str) -> Iterator[tuple[Config, str]]:
-    """The sections that apply to a category and name a cookie file, each with that name. Widest first."""
+def cookie_files(config: Config, *categories: str) -> Iterator[tuple[Config, str]]:
+    """The sections that apply to these categories and name a cookie file, each with that name. Widest first."""
     extractor = config.get("extractor", {})
-    section = extractor.get(category)
     candidates = [config, extractor]
-    if isinstance(section, dict):
-        candidates += [section, *(value for value in section.values() if isinstance(value, dict))]
+    for section in map(extractor.get, categories):
+        if isinstance(section, dict):
+            candidates += [section, *(value for value in section.values() if isinstance(value, dict))]
     for candidate in candidates:
         if isinstance(candidate.get("cookies"), str):
             yield candidate, candidate["cookies"]
@@ -55,13 +60,20 @@ def secrets_in(value: object, *, secret: bool = False) -> Iterator[str]:
     """Every password, token and cookie in a configuration, so that no log line repeats one."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            named = any(word in str(key).lower() for word in ("password", "token", "secret", "api-key", "cookies"))
-            yield from secrets_in(inner, secret=secret or named)
+            yield from secrets_in(inner, secret=secret or _names_secret(str(key).lower(), inner))
     elif isinstance(value, list):
         for inner in value:
             yield from secrets_in(inner, secret=secret)
-    elif secret and isinstance(value, str):
-        yield value
+    elif secret and isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)
+    elif isinstance(value, str) and (found := _URL_PASSWORD.search(value)):  # a proxy's
+        yield found["password"]
+
+
+def _names_secret(key: str, value: object) -> bool:
+    if key == "cookies":
+        return isinstance(value, dict)  # else it is a file's name, or a browser's
+    return key in _SECRET_HEADERS or any(word in key for word in _SECRET_WORDS)
 
 
 def _drop_placeholders(value: object) -> int:
@@ -72,6 +84,9 @@ def _drop_placeholders(value: object) -> int:
                 kept = [item for item in inner if not _is_placeholder(item)]
                 dropped += len(inner) - len(kept)
                 value[key] = kept
+            elif key == "postprocessors" and _is_placeholder(inner):  # one needs no list around it
+                value[key] = []
+                dropped += 1
             elif key == "postprocessor" and isinstance(inner, dict):
                 # Named ones: an empty pipeline keeps the name known, and does nothing.
                 for name in [name for name, item in inner.items() if _is_placeholder(item)]:

@@ -29,7 +29,7 @@ def read_cookies(file: Path) -> dict[Key, str]:
     except OSError as error:
         raise UnreadableCookiesError(f"the cookie file cannot be read: {file}: {error.strerror}") from None
     cookies: dict[Key, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would break at more than line feeds
         bare = line.strip(" ").removeprefix("#HttpOnly_")
         if not bare or bare[0] in "#$":
             continue
@@ -66,6 +66,7 @@ def merge_back(before: dict[Key, str], after: dict[Key, str], file: Path) -> int
     changed = {key: line for key, line in after.items() if before.get(key) != line}
     if not changed:
         return 0
+    file = file.resolve()  # a symlink is kept, and what it points to renewed
     with (file.parent / f".{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         merged = {**read_cookies(file), **changed}

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 import requests
 from gallery_dl import exception
 
+from ..domain.files import plain
 from ..domain.listing import Failure, Gap
 from ..domain.reasons import Kind, Reason
 from .network import ForbiddenAddress
@@ -74,7 +75,7 @@ class Evidence:
         return self._here.forbidden is not None
 
     def gap(self, reason: Reason, detail: str = "") -> None:
-        self._gaps[Gap(reason=reason, detail=detail[:500])] = None
+        self._gaps[Gap(reason=reason, detail=plain(detail[:500]))] = None
 
     def fail(self, failure: Failure) -> None:
         """The first failure speaks for the run, unless a later one makes another try worth while."""
@@ -106,11 +107,13 @@ class Evidence:
             return
         if self.transferring:
             self._here.words = text
-        elif record.name in self.loggers:
+        elif record.name in self.loggers and self.failure is None:  # else it repeats the failure
             self.gap(Reason.EXTRACTOR_WARNING, text)
 
     def gaps(self) -> tuple[Gap, ...]:
-        for (method, url), status in self._unanswered.items():
+        # The answer that made the listing fail was not passed over.
+        unanswered = self._unanswered if self.failure is None else {}
+        for (method, url), status in unanswered.items():
             self.gap(Reason.ERROR_IGNORED, f"{method} {url} answered {status}")
         return tuple(self._gaps)
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..domain.files import Words, words_of
+from ..domain.files import Words, plain, words_of
 from ..domain.listing import Failure
 from .messages import FromRun, Listed, Outcome
 
@@ -55,7 +55,7 @@ class Hooks:
             Listed(
                 remote_id=remote_id,
                 outcome=Outcome.FAILED,
-                url=url,
+                url=plain(url),
                 words=words_of(metadata),
                 failure=failure,
                 gone=gone,
@@ -79,7 +79,7 @@ class Hooks:
                 remote_id=remote_id,
                 outcome=outcome,
                 filename=path and path.removeprefix(self._base),
-                url=url,
+                url=plain(url),
                 size=size,
                 sha256=sha256,
                 words=words,

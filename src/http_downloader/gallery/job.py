@@ -16,6 +16,7 @@ from gallery_dl import config, exception, formatter
 from gallery_dl.extractor.common import Extractor
 from gallery_dl.job import DownloadJob
 
+from ..domain.files import plain
 from ..domain.listing import Failure, narrowing_options
 from ..domain.reasons import Kind, Reason
 from .config import PARTIAL_FOLDER
@@ -280,10 +281,11 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         """
         if self._id_of is None:
             self._id_of = self._id_format()
-        address = urlsplit(url)._replace(query="", fragment="").geturl()
+        address = plain(urlsplit(url)._replace(query="", fragment="").geturl())
         remote_id = str(self._id_of(kwdict))
         if MISSING in remote_id:
             remote_id = f"{remote_id.replace(MISSING, '')} {address}".strip()
+        remote_id = plain(remote_id)
         seen = self.mirror.seen
         first = seen.setdefault(remote_id, address)
         if first is address:

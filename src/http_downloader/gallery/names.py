@@ -63,7 +63,7 @@ class Names:
     def settle(self, path: str, remote_id: str) -> Place:
         """Take `path` for a remote file, or the next name of its own if another remote file holds it."""
         folder, _, name = path.rpartition("/")
-        wanted = name if len(name.encode()) <= LONGEST_NAME else distinct_name(name, remote_id)
+        wanted = name if 0 < len(name.encode()) <= LONGEST_NAME else distinct_name(name, remote_id)
         salt = remote_id
         with self._turn:
             self._check_folder(folder)

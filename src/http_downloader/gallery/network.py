@@ -14,6 +14,7 @@ from gallery_dl.exception import GalleryDLException
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 class ForbiddenAddress(GalleryDLException):  # type: ignore[misc]
@@ -43,6 +44,8 @@ def is_allowed(address: str, exceptions: Sequence[Network]) -> bool:
         ip = inner or ip
     if any(ip.version == network.version and ip in network for network in exceptions):
         return True
+    if ip.version == 6 and ip not in _GLOBAL_UNICAST:
+        return False  # what Python calls global there may be a translation to a private address, or site-local
     return ip.is_global and not ip.is_multicast
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from multiprocessing.connection import Connection
 
+from ..domain.files import plain
 from .evidence import Evidence
 from .messages import FromRun, Logged
 
@@ -70,7 +71,7 @@ class LogHandler(logging.Handler):
     def redacted(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        return plain(text)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -14,11 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 from gallery_dl import exception, text, util
 from gallery_dl.job import DownloadJob
 
+from ..domain.files import distinct_name, plain
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
 from .evidence import GONE, storage_failure
 from .lanes import Lane
-from .names import OutsideFolderError, Standing
+from .names import LONGEST_NAME, OutsideFolderError, Standing
 
 if TYPE_CHECKING:
     from .job import MirrorJob
@@ -42,6 +43,7 @@ class Transfer:
         pathfmt.exists = self._is_there
         pathfmt.open = self._open
         pathfmt.build_path = self._build_path
+        pathfmt.part_enable = self._enable_part
         self._digest: Digest | None = None
 
     # In the extractor's thread.
@@ -139,7 +141,7 @@ class Transfer:
         words = f"{self.pathfmt.filename or self.url}: {evidence.transfer_words or 'the download failed'}"
         reason = Reason.FORBIDDEN_ADDRESS if evidence.forbidden else Reason.FILES_FAILED
         gone = evidence.transfer_status in GONE and not evidence.forbidden
-        self._fail(Failure(reason=reason, detail=words[:500]), gone=gone)
+        self._fail(Failure(reason=reason, detail=plain(words[:500])), gone=gone)
         self.call("error")
 
     def _fail(self, failure: Failure, *, gone: bool = False) -> None:
@@ -173,6 +175,8 @@ class Transfer:
                 pathfmt.part = False
                 pathfmt.set_mtime()
                 return True
+            if not names.is_file(place.path):  # a folder or a symlink of this name: it stays
+                names.leave_alone(place.path)
 
     def _landed(self) -> None:
         """The file is in place: run what the operator attached to that, then report what exists afterwards."""
@@ -222,6 +226,14 @@ class Transfer:
         """gallery-dl's formatters keep what they build in one list: two threads would mix two names."""
         with self.run.turn:
             type(self.pathfmt).build_path(self.pathfmt)
+
+    def _enable_part(self, folder: Any = None) -> None:
+        """The name of a part file is the longer one: where the final name just fits, it would not."""
+        pathfmt = self.pathfmt
+        type(pathfmt).part_enable(pathfmt, folder)
+        folder, name = os.path.split(pathfmt.temppath)
+        if len(name.encode()) > LONGEST_NAME:
+            pathfmt.temppath = os.path.join(folder, distinct_name(name, self.remote_id))
 
     def _open(self, mode: str = "wb") -> Any:
         file = type(self.pathfmt).open(self.pathfmt, mode)

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -48,6 +48,13 @@ class RunnerSettings:
     attempts: int
     retry_delay: timedelta
     log_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    at: datetime
+    same_attempt: bool
+    """It was interrupted or postponed, which is no failure of the attempt."""
 
 
 class Runner:
@@ -118,7 +125,8 @@ class Runner:
         stopped = ended.stopped or claim.run in self._stopping
         listing = Listing(files=counts.listed, gaps=ended.gaps, failure=ended.failure)
         ending = conclude(listing, attempt.failures, known_files=len(known), cancelled=stopped)
-        return await self._conclude(claim, attempt, ended, ending, tail, cancel_is_final)
+        when = self._next_try(claim, ending, ended.again_after, cancel_is_final)
+        return await self._conclude(claim, attempt, ending, tail, when)
 
     async def _crawl(self, claim: Claim, attempt: Attempt, tail: deque[str]) -> Ended:
         """Run the gallery process to its end, recording what it reports."""
@@ -192,51 +200,62 @@ class Runner:
                 tail.append(f"{time.strftime('%H:%M:%S')} failed: {failure.detail}")
                 self._observer(claim, FileFailed(detail=failure.detail))
 
+    def _next_try(
+        self, claim: Claim, ending: Ending, again_after: float | None, cancel_is_final: bool
+    ) -> _Again | None:
+        """When the run goes on; None when it is over."""
+        if ending.state is RunState.CANCELLED:
+            return None if cancel_is_final else _Again(utcnow(), same_attempt=True)
+        if again_after is not None:
+            # Not a failed attempt: the site named the time at which it goes on.
+            return _Again(utcnow() + timedelta(seconds=again_after), same_attempt=True)
+        if ending.transient and claim.attempt < self._settings.attempts:
+            delay = retry_delay(claim.attempt, self._settings.retry_delay, random.random)
+            return _Again(utcnow() + delay, same_attempt=False)
+        return None
+
     async def _conclude(
         self,
         claim: Claim,
         attempt: Attempt,
-        ended: Ended,
         ending: Ending,
         tail: deque[str],
-        cancel_is_final: bool,
+        again: _Again | None,
     ) -> Ending | None:
-        counts, gaps = attempt.counts, list(ended.gaps)
+        counts, gaps = attempt.counts, list(ending.gaps)
         gone = attempt.missing() if ending.listing_proves else []
         if gone:
             await self._calls(files.mark_missing, claim, gone, utcnow())
         counts.missing = len(gone)
-        again = None
-        postponed = ending.state is RunState.CANCELLED and not cancel_is_final
-        if postponed:
-            again = utcnow()
-        elif ended.again_after is not None:
-            # Not a failed attempt: the site named the time at which it goes on.
-            again, postponed = utcnow() + timedelta(seconds=ended.again_after), True
-        elif ending.transient and claim.attempt < self._settings.attempts:
-            again = utcnow() + retry_delay(claim.attempt, self._settings.retry_delay, random.random)
         context = RunContext(run_id=claim.run_id, source_id=claim.source_id, correlation_id=claim.correlation_id)
         if again is not None:
             await self._calls(
                 journal.put_back,
                 claim,
-                not_before=again,
+                not_before=again.at,
                 ending=ending,
-                same_attempt=postponed,
+                same_attempt=again.same_attempt,
                 counts=counts.as_dict(),
                 gaps=gaps,
                 log="\n".join(tail),
             )
-            log.info("attempt ended", state=ending.state, reason=ending.reason, detail=ending.detail, again=str(again))
+            log.info(
+                "attempt ended", state=ending.state, reason=ending.reason, detail=ending.detail, again=str(again.at)
+            )
         else:
             event = await self._last_event(context, claim, counts, ending)
-            await self._finish(claim, ending, counts, ended, tail, event)
+            await self._finish(claim, ending, counts, tail, event)
         names = [self._filename(claim, attempt, remote_id) for remote_id in gone]
-        self._observer(claim, Finished(ending=ending, counts=counts, gaps=gaps, missing=names, again=again))
+        self._observer(
+            claim,
+            Finished(
+                ending=ending, counts=counts, gaps=gaps, missing=names, again=again.at if again is not None else None
+            ),
+        )
         return None if again is not None else ending
 
     async def _finish(
-        self, claim: Claim, ending: Ending, counts: Counts, ended: Ended, tail: deque[str], event: Event | None
+        self, claim: Claim, ending: Ending, counts: Counts, tail: deque[str], event: Event | None
     ) -> None:
         if event is not None:
             # Before the end is written: what a script reports is part of the run.
@@ -248,7 +267,7 @@ class Runner:
             now=utcnow(),
             ending=ending,
             counts=counts.as_dict(),
-            gaps=list(ended.gaps),
+            gaps=list(ending.gaps),
             log="\n".join(tail),
             events=[event] if event is not None and to_broker else [],
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -25,6 +26,9 @@ LEASE = timedelta(seconds=60)
 RENEW_EVERY = 15.0
 POLL = 2.0
 """Seconds between two looks into the journal when nothing woke us: another process may have put a run there."""
+
+STOPPING_TIME = 7.0
+"""Seconds that a run has to end after it was told to stop. One that waits for a broker that is away never does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,8 @@ class Worker:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 await self._runner.stop(claim.run)
-            return await task
+                await _end({task})
+            return Ending(state=RunState.CANCELLED) if task.cancelled() else await task
         finally:
             stopping.cancel()
             task.cancel()
@@ -174,7 +179,17 @@ class Worker:
         if left:
             log.info("stopping runs, to be resumed at the next start", runs=len(left))
             await asyncio.gather(*(self._runner.stop(run) for run in left))
-            await asyncio.wait(list(self._running.values()))
+            await _end(set(self._running.values()))
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    """Wait for runs that were told to stop, then give them up: on leaving, the worker puts back what it still owns."""
+    if tasks:
+        _, stuck = await asyncio.wait(tasks, timeout=STOPPING_TIME)
+        for task in stuck:
+            task.cancel()
+        if stuck:
+            await asyncio.wait(stuck)
 
 
 async def _sleep(seconds: float, stop: asyncio.Event) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -29,12 +32,14 @@ def row_id() -> TypeEngine[int]:
 
 
 def upgrade() -> None:
-    op.create_table(
+    catalog = op.create_table(
         "catalog",
         sa.Column("id", name(12), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_catalog")),
     )
+    # Here, where one worker is at work at a time: two identities would give every run two names.
+    op.bulk_insert(catalog, [{"id": secrets.token_hex(4), "created_at": time.time_ns() // 1_000_000}])
     op.create_table(
         "sites", sa.Column("name", name(255), nullable=False), sa.PrimaryKeyConstraint("name", name=op.f("pk_sites"))
     )
