@@ -555,6 +555,7 @@ def test_asked_to_stop(mirror: Callable[..., Mirror]) -> None:
     """A person's Ctrl-C: the file under way is finished, the run is cancelled, and no event tells of its end."""
     with FaultySite(posts(1, 2, 3)) as site:
         source = mirror(site)
+        source.machine.set(DOWNLOADS_PER_SOURCE=1)
         site.rule(Post(id=2).path, drip(2000, 0.05))
         command = [str(COMMAND), "sync", source.url, "--to", "a", "--source-id", str(SOURCE), "--json"]
         process = subprocess.Popen(

@@ -173,6 +173,14 @@ def test_an_error_never_shows_a_secret(environment: dict[str, str]) -> None:
     assert SECRET not in complaint(**environment)
 
 
+@pytest.mark.parametrize("name", ["rabbitmq_pass", "amqp_url", "database_url"])
+def test_a_wrong_secret_is_not_shown(name: str) -> None:
+    """Where the value itself is the secret, the line names the setting only."""
+    with pytest.raises(SettingsError, match=rf"^{name.upper()} has the wrong value \*\*\*: ") as caught:
+        load_settings(**{name: [SECRET]})
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [

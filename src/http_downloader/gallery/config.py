@@ -34,6 +34,8 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
         {
             "base-directory": f"{request.content_root / request.content_path}/",
             "part": True,
+            # Each lane has a folder of its own below it; the template's would be made wherever it points to.
+            "part-directory": f"{request.content_root / PARTIAL_FOLDER / request.run_id}/",
             "input": False,
             "parent-directory": False,
             "progress": 0.0,
