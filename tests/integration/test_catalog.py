@@ -170,9 +170,23 @@ def finish(catalog: Catalog, claimed: Claim, ending: Ending = SYNCHRONIZED, *eve
 
 
 def put_back(
-    catalog: Catalog, claimed: Claim, ending: Ending | None = FAILED, not_before: datetime = NOW, log: str = ""
+    catalog: Catalog,
+    claimed: Claim,
+    ending: Ending = FAILED,
+    not_before: datetime = NOW,
+    log: str = "",
+    same_attempt: bool = False,
 ) -> None:
-    journal.put_back(catalog, claimed, not_before=not_before, ending=ending, counts={"downloaded": 2}, gaps=[], log=log)
+    journal.put_back(
+        catalog,
+        claimed,
+        not_before=not_before,
+        ending=ending,
+        same_attempt=same_attempt,
+        counts={"downloaded": 2},
+        gaps=[],
+        log=log,
+    )
 
 
 def fact(remote_id: str, path: str | None = None, state: FileState = FileState.PRESENT, **more: Any) -> FileFact:
@@ -662,10 +676,9 @@ def test_many_workers_never_share_a_run_nor_exceed_a_site(catalog: Catalog) -> N
 
 def test_two_claims_in_one_instant(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have chosen before either has committed: the site's limit still holds."""
-    for n in (1, 2):
-        submit(catalog, n)
+    runs = [submit(catalog, n).run for n in (1, 2)]
     monkeypatch.setattr(journal, "_claim", meeting(journal._claim))
-    found = in_threads(2, lambda number: claim(catalog, f"w{number}"))
+    found = in_threads(2, lambda number: claim(catalog, f"w{number}", run=runs[number]))
     assert sum(one is not None for one in found) == 1
 
 
@@ -696,7 +709,7 @@ def test_a_lease_that_ends_gives_the_run_back(catalog: Catalog) -> None:
 def test_a_renewed_lease_holds(catalog: Catalog) -> None:
     """Of the worker that renews, and of no other."""
     mine, other = started(catalog, 1), started(catalog, 2, owner="w2")
-    journal.renew(catalog, "w1", NOW + 10 * LEASE)
+    journal.renew(catalog, "w1", NOW + 10 * LEASE, [mine.run])
     found = claim(catalog, "w3", now=NOW + 5 * LEASE, sites=9)
     assert found is not None
     assert found.run == other.run
@@ -721,7 +734,7 @@ def test_a_zombie_writes_nothing(catalog: Catalog, taken_over: bool) -> None:
         lambda: files.mark_missing(catalog, zombie, ["a"], NOW),
         lambda: files.mark_present(catalog, zombie, ["a"]),
         lambda: put_back(catalog, zombie),
-        lambda: put_back(catalog, zombie, None),
+        lambda: put_back(catalog, zombie, same_attempt=True),
         lambda: finish(catalog, zombie, SYNCHRONIZED, last_event(zombie)),
     ]
     for write in writes:
@@ -760,7 +773,7 @@ def test_dead_workers_are_released_at_once(catalog: Catalog) -> None:
 def test_an_interrupted_attempt_counts_again(catalog: Catalog) -> None:
     """A shutdown costs a run no attempt; a failure does, and is remembered until the run ends."""
     first = started(catalog)
-    put_back(catalog, first, None)
+    put_back(catalog, first, same_attempt=True)
     second = claim(catalog)
     assert second is not None
     assert second.attempt == 1
@@ -1157,7 +1170,7 @@ def test_orphaned_events_are_adopted(catalog: Catalog) -> None:
         files.record(catalog, claimed, [fact("x", path)], {"x": told(claimed, "x")}, NOW)
     put_back(catalog, queued)
     assert outbox.adopt(catalog, "w2", NOW + LEASE, LEASE) == 0
-    journal.renew(catalog, "w1", NOW + 9 * LEASE)
+    journal.renew(catalog, "w1", NOW + 9 * LEASE, [under_way.run])
     with catalog.engine.begin() as db:
         db.execute(sa.update(schema.runs).where(schema.runs.c.id == left.run).values(lease_until=NOW))
         db.execute(sa.update(schema.runs).where(schema.runs.c.id == queued.run).values(owner=None))

@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.message import Message as Headers
@@ -427,6 +428,7 @@ def test_a_process_that_stalls(mirror: Callable[..., Mirror]) -> None:
         source = mirror(site, RUN_STALL_TIMEOUT=1)
         site.rule(LISTING, hang(60))
         end = source.sync()
+        assert time.monotonic() - site.log[0].at < 10
         assert_not_synchronized(end, 4, "failed", "stalled", detail="reported nothing for 1 s")
         assert source.on_disk == {}
 

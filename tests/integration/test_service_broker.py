@@ -411,7 +411,7 @@ def test_twenty_orders_at_once_for_one_source(install: Callable[..., Installatio
 
 def test_one_site_is_served_one_run_at_a_time(install: Callable[..., Installation], queues: Queues) -> None:
     """Sources of two sites overlap in time, as the sites' clocks prove; two sources of one site never do."""
-    machine = install(**queues.settings, SITE_CONCURRENCY=1, SYNC_CONCURRENCY=4)
+    machine = install(**queues.settings, SITE_CONCURRENCY=1, SYNC_CONCURRENCY=4, DOWNLOADS_PER_SOURCE=1)
     with FaultySite(posts(8)) as one, FaultySite(posts(8)) as other, Service(machine):
         one.file_latency = other.file_latency = 0.1
         for source_id, site in ((1, one), (2, one), (3, other)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from gallery_dl import exception
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from http_downloader.amqp.wire import EventFormat
@@ -302,7 +302,8 @@ values = st.recursive(
 WORDS = ("post_url", "page_url", "pageurl", "webpage_url", "title", "date", "tags")
 
 
-@given(st.dictionaries(st.sampled_from(WORDS) | texts, values))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(WORDS, texts | values | st.lists(texts, max_size=600))))
+@example({"title": "a\x00b\ud800c", "tags": ["\x00", "\udfff"], "page_url": "http://site/\x00"})
 def test_words_of_hostile_metadata(metadata: dict[str, Any]) -> None:
     """Anything may stand in metadata: what comes out can be stored by every database, and is short."""
     words = words_of(metadata)
@@ -332,11 +333,18 @@ RUN = RunContext(run_id="abc-1", source_id=725, correlation_id="ticket")
 kinds = st.sampled_from(EventType)
 
 
-@given(st.tuples(texts, kinds, texts), st.tuples(texts, kinds, texts))
+facts = st.tuples(st.sampled_from(["abc-1", "abc-11"]), kinds, st.sampled_from(["", "1", "11", "é"]) | texts)
+
+
+@given(facts, facts)
+@example(("abc-1", EventType.FILE_SKIPPED, "a\ud800"), ("abc-1", EventType.FILE_SKIPPED, "a?"))
+@example(("abc-1", EventType.FILE_SKIPPED, "post_1"), ("abc-1", EventType.FILE_SKIPPED, "post_2"))
+@example(("abc-1", EventType.FILE_SKIPPED, "1"), ("abc-1", EventType.FILE_DOWNLOADED, "1"))
+@example(("abc-1", EventType.FILE_SKIPPED, "1"), ("abc-2", EventType.FILE_SKIPPED, "1"))
 def test_message_ids(one: tuple[str, EventType, str], other: tuple[str, EventType, str]) -> None:
     """The same fact has the same id; another run, event or file has another."""
     ids = [
-        Event(type=kind, run_id=f"r{file_key(run)}", source_id=1, body={}, subject=subject).message_id
+        Event(type=kind, run_id=run, source_id=1, body={}, subject=subject).message_id
         for run, kind, subject in (one, other, one)
     ]
     assert ids[0] == ids[2]
