@@ -8,8 +8,6 @@ BIN := .venv/bin
 READY := .venv/.installed
 EXTRAS := postgresql mysql
 SERVICES := rabbitmq postgresql mariadb
-# The broker that scripts/services.sh finds or starts is the one that the tests use.
-export TEST_AMQP_URL ?= amqp://guest:guest@127.0.0.1:$(or $(TEST_RABBITMQ_PORT),5672)/%2F
 comma := ,
 space := $(subst ,, )
 
@@ -31,11 +29,11 @@ serve: $(READY) ## Run the service; settings come from .env or the environment
 
 test: $(READY) ## Run the tests; finds or starts the services they need: make test [ARGS="-k name"]
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -n auto -m "not long" $(ARGS)
 
 test-long: $(READY) ## Run the tests that take minutes
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
-	@$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
+	@$(BIN)/python -m pytest -n auto -m long --timeout=1800 $(ARGS)
 
 bench: $(READY) ## Measure side by side with gallery-dl (20 minutes): make bench [ARGS="--only resync"]
 	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq

@@ -12,8 +12,8 @@ from tests.installation import Installation
 from tests.queues import PORT, Queues
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not any("integration" in item.path.parts for item in items):
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if all("unit" in Path(argument).parts for argument in session.config.args):
         return
     try:
         socket.create_connection(("127.0.0.1", PORT), timeout=5).close()
