@@ -80,6 +80,7 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
                 runtime_path=settings.runtime_path,
                 cookies_folder=settings.config_path / "cookies",
                 allowed_networks=settings.allowed_networks,
+                refresh_changed=settings.refresh_changed,
                 lanes=settings.downloads_per_source,
                 rate_limit_max_wait=settings.rate_limit_max_wait,
                 attempts=settings.sync_attempts,

@@ -96,7 +96,13 @@ class Settings(BaseSettings):
         description="seconds before the second try; doubles each time, at most an hour, with jitter",
     )
     rate_limit_max_wait: float = Field(
-        900.0, ge=0, le=DAY, description="seconds; a run that the site asks to wait longer is continued later, without a slot"
+        900.0,
+        ge=0,
+        le=DAY,
+        description="seconds; a run that the site asks to wait longer is continued later, without a slot",
+    )
+    refresh_changed: bool = Field(
+        False, description="true: known files that changed at the site are fetched again; costs a request per file"
     )
     run_stall_timeout: float = Field(
         600.0, gt=0, le=DAY, description="seconds after which a gallery process that reports nothing is ended"

@@ -27,8 +27,8 @@ CHUNK = 400
 
 
 @query
-def known_files(db: Connection, claim: Claim, now: datetime) -> dict[str, KnownFile]:
-    """Everything that is known of the source of this run, by remote id."""
+def known_files(db: Connection, claim: Claim, now: datetime, *, validators: bool = False) -> dict[str, KnownFile]:
+    """Everything that is known of the source of this run, by remote id; `validators` only when asked for."""
     choice = sa.select(
         files.c.remote_id,
         files.c.path,
@@ -38,12 +38,14 @@ def known_files(db: Connection, claim: Claim, now: datetime) -> dict[str, KnownF
         files.c.gone_runs,
         files.c.gone_run,
         files.c.tried_at,
+        files.c.validator if validators else sa.null().label("validator"),
     ).where(files.c.source_id == claim.source_id)
     return {
         row.remote_id: KnownFile(
             path=row.path,
             state=FileState(row.state),
             size=row.size,
+            validator=row.validator,
             announced=row.downloaded_run == claim.run,
             gone_runs=row.gone_runs - (row.gone_run == claim.run),
             retry=retry_unavailable(row.tried_at, now),
@@ -147,7 +149,7 @@ def _values(claim: Claim, fact: FileFact, row: Mapping[str, Any] | None, now: da
     if row is None:
         values |= {"first_seen_at": now, "gone_runs": 0, "gone_run": None, "path": None, "path_key": None}
         values |= {"size": None, "sha256": None, "downloaded_at": None, "downloaded_run": None, "tried_at": None}
-        values |= {"missing_since": None}
+        values |= {"missing_since": None, "validator": None}
     if fact.state in (FileState.PRESENT, FileState.ABSORBED):
         values |= {
             "path": fact.path,
@@ -159,7 +161,7 @@ def _values(claim: Claim, fact: FileFact, row: Mapping[str, Any] | None, now: da
             "gone_run": None,
         }
         if fact.downloaded:
-            values |= {"downloaded_at": now, "downloaded_run": claim.run}
+            values |= {"downloaded_at": now, "downloaded_run": claim.run, "validator": fact.validator}
     else:
         values["tried_at"] = now
         counted = row is not None and row["gone_run"] == claim.run

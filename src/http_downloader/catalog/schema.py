@@ -175,6 +175,7 @@ files = Table(
     Column("url", _text()),
     Column("size", BigInteger),
     Column("sha256", _name(64)),
+    Column("validator", _text(), doc="the site's ETag or Last-Modified"),
     Column("state", _name(16), nullable=False),
     Column("first_seen_at", Instant, nullable=False),
     Column("downloaded_at", Instant, doc="none for a file that was adopted"),

@@ -39,6 +39,8 @@ class KnownFile:
     path: str | None
     state: FileState
     size: int | None = None
+    validator: str | None = None
+    """What tells this version from a later one, as the site said when it was downloaded; only when asked for."""
     announced: bool = False
     """Its download belongs to this very run: an earlier attempt has told the world already."""
     gone_runs: int = 0
@@ -134,6 +136,7 @@ class FileFact:
     url: str | None = None
     size: int | None = None
     sha256: str | None = None
+    validator: str | None = None
     words: Words = Words()
     downloaded: bool = False
     gone: bool = False

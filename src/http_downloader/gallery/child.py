@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -244,9 +245,9 @@ def _guard_network(run: Run) -> None:
         refuse_private_addresses(run.request.allowed_networks, run.evidence.refuse)
     last_sign = 0.0
 
-    def observe(method: str, url: str, status: int, retry_after: str | None) -> None:
+    def observe(method: str, url: str, status: int, headers: Mapping[str, str]) -> None:
         nonlocal last_sign
-        run.evidence.observe(method, url, status, retry_after)
+        run.evidence.observe(method, url, status, headers)
         if time.monotonic() - last_sign > 1:
             last_sign = time.monotonic()
             run.report(Waiting(0))

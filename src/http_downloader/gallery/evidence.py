@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -71,6 +71,11 @@ class Evidence:
         return self._here.words
 
     @property
+    def validator(self) -> str | None:
+        """What tells this version of the transferred file from a later one, in the site's words."""
+        return self._here.validator
+
+    @property
     def forbidden(self) -> bool:
         return self._here.forbidden is not None
 
@@ -87,15 +92,16 @@ class Evidence:
     def refuse(self, error: ForbiddenAddress) -> None:
         self._here.forbidden = error
 
-    def observe(self, method: str, url: str, status: int, retry_after: str | None) -> None:
+    def observe(self, method: str, url: str, status: int, headers: Mapping[str, str]) -> None:
         """An answer of the site. One that failed is forgotten when the same request succeeds later."""
         if self.transferring:
             self._here.status = status
+            self._here.validator = validator_of(headers)
             if status in REFUSALS:
-                self._here.retry_after = seconds_of(retry_after)
+                self._here.retry_after = seconds_of(headers.get("Retry-After"))
                 self._here.refused(self._here.retry_after)
             return
-        self.retry_after = seconds_of(retry_after) if status in REFUSALS else None
+        self.retry_after = seconds_of(headers.get("Retry-After")) if status in REFUSALS else None
         if status >= 400:
             self._unanswered[method, url] = status
         else:
@@ -126,7 +132,13 @@ class _Here(threading.local):
     words = ""
     forbidden: ForbiddenAddress | None = None
     retry_after: float | None = None
+    validator: str | None = None
     refused: Callable[[float | None], None]
+
+
+def validator_of(headers: Mapping[str, str]) -> str | None:
+    """ETag, else Last-Modified. Source: RFC 9110, section 8.8."""
+    return next((f"{name}: {headers[name]}"[:500] for name in ("ETag", "Last-Modified") if headers.get(name)), None)
 
 
 def seconds_of(retry_after: str | None) -> float | None:

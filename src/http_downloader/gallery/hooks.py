@@ -31,11 +31,12 @@ class Hooks:
         url: str,
         metadata: dict[str, Any],
         measured: tuple[int, str] | None = None,
+        validator: str | None = None,
     ) -> None:
         """`path`: where the file lies after all post-processors, absolute; None if one of them took it away.
         `measured`: its size and SHA-256, when they are known without reading it."""
         outcome = Outcome.DOWNLOADED if path else Outcome.ABSORBED
-        self._tell(remote_id, outcome, path, url, words_of(metadata), measured)
+        self._tell(remote_id, outcome, path, url, words_of(metadata), measured, validator)
 
     def on_file_adopted(self, remote_id: str, path: str, url: str, metadata: dict[str, Any]) -> None:
         """It lay in the folder before the catalog knew it."""
@@ -70,6 +71,7 @@ class Hooks:
         url: str,
         words: Words,
         measured: tuple[int, str] | None = None,
+        validator: str | None = None,
     ) -> None:
         size = sha256 = None
         if path is not None:
@@ -82,6 +84,7 @@ class Hooks:
                 url=plain(url),
                 size=size,
                 sha256=sha256,
+                validator=validator,
                 words=words,
             )
         )

@@ -25,6 +25,7 @@ from .hooks import Hooks, Report
 from .lanes import Gate, Lane, Lanes, RateLimit, RateLimitedError
 from .messages import Expects, RunRequest, Waiting
 from .names import Names, OutsideFolderError, clean
+from .refresh import Refresh
 from .transfer import Transfer, bytes_per_second, downloader_for, point
 
 MISSING = "\x00"
@@ -247,6 +248,8 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         self._call("prepare")
         known = self.mirror.request.known.get(remote_id)
         if known is not None and known.path is not None and self.mirror.is_in_place(known.path):
+            if self.mirror.request.refresh_changed and Refresh.may_be_needed(known, kwdict):
+                return Refresh(self, remote_id, url, kwdict, known)
             self._skip(remote_id, known.path)
             return SKIPPED
         archived = self.archive is not None and bool(self.archive.check(kwdict))

@@ -32,6 +32,8 @@ class RunRequest:
     """Other sources use this folder too: ask before taking a name."""
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None = ()
     """Private networks that may be connected to; None: any."""
+    refresh_changed: bool = False
+    """Fetch known files again whose content has changed at the site."""
     lanes: int = 4
     """Files that are downloaded at once, unless the gallery-dl configuration sets `lanes` for the site."""
     rate_limit_max_wait: float = 900.0
@@ -86,6 +88,8 @@ class Listed:
     url: str | None = None
     size: int | None = None
     sha256: str | None = None
+    validator: str | None = None
+    """The site's ETag or Last-Modified."""
     words: Words = Words()
     failure: Failure | None = None
     gone: bool = False

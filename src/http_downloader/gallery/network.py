@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -68,14 +68,14 @@ def refuse_private_addresses(exceptions: Sequence[Network], refused: Callable[[F
     sys.addaudithook(audit)
 
 
-def watch_answers(observe: Callable[[str, str, int, str | None], None]) -> None:
-    """Call `observe(method, url, status, retry_after)` for every answer, also for those that an extractor passes
+def watch_answers(observe: Callable[[str, str, int, Mapping[str, str]], None]) -> None:
+    """Call `observe(method, url, status, headers)` for every answer, also for those that an extractor passes
     over silently."""
     send = requests.Session.send
 
     def observed(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         response = send(session, request, **options)
-        observe(str(request.method), str(request.url), response.status_code, response.headers.get("Retry-After"))
+        observe(str(request.method), str(request.url), response.status_code, response.headers)
         return response
 
     requests.Session.send = observed  # type: ignore[method-assign, assignment]

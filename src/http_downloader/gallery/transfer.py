@@ -45,6 +45,7 @@ class Transfer:
         pathfmt.build_path = self._build_path
         pathfmt.part_enable = self._enable_part
         self._digest: Digest | None = None
+        self._validator: str | None = None
 
     # In the extractor's thread.
 
@@ -81,14 +82,18 @@ class Transfer:
                 self.run.hooks.on_file_passed(self.remote_id)  # too small or too large for the configuration
             return
         self.run.gate.went_well()
-        self.call("file")
+        if self.job.hooks and "file" in self.job.hooks:
+            self._digest = None  # they may change what came in
+            self.call("file")
         if self._place():
             self._landed()
 
     def _fetch(self, lane: Lane) -> bool:
         """Download to the temporary path, from the first of the file's URLs that answers."""
         with self.run.evidence.transfer():
-            return any(self._fetch_politely(lane, url) for url in self._urls())
+            fetched = any(self._fetch_politely(lane, url) for url in self._urls())
+            self._validator = self.run.evidence.validator
+            return fetched
 
     def _urls(self) -> Iterator[str]:
         yield self.url
@@ -194,7 +199,8 @@ class Transfer:
             # Nothing has touched it since it came in: the bytes that were hashed on the way are the file.
             measured = self._digest.result(stamp[0])
         path = pathfmt.realpath if stamp is not None else None
-        self.run.hooks.on_file_downloaded(self.remote_id, path, self.url, self.kwdict, measured)
+        hooks = self.run.hooks
+        hooks.on_file_downloaded(self.remote_id, path, self.url, self.kwdict, measured, self._validator)
 
     def _adopt(self) -> None:
         job = self.job

@@ -110,6 +110,7 @@ class Recorder:
             url=listed.url,
             size=listed.size,
             sha256=listed.sha256,
+            validator=listed.validator,
             words=listed.words,
             downloaded=listed.outcome in (Outcome.DOWNLOADED, Outcome.ABSORBED),
             gone=listed.gone,

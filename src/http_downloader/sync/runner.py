@@ -43,6 +43,7 @@ class RunnerSettings:
     cookies_folder: Path
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None
     """Private networks that may be connected to; None: any."""
+    refresh_changed: bool
     lanes: int
     rate_limit_max_wait: float
     attempts: int
@@ -116,7 +117,7 @@ class Runner:
 
     async def _perform(self, claim: Claim, cancel_is_final: bool) -> Ending | None:
         tail: deque[str] = deque(claim.log.splitlines(), maxlen=LOG_LINES)
-        known = await self._calls(files.known_files, claim, utcnow())
+        known = await self._calls(files.known_files, claim, utcnow(), validators=self._settings.refresh_changed)
         counts = Counts(downloaded=claim.counts.get("downloaded", 0), bytes=claim.counts.get("bytes", 0))
         attempt = Attempt(known=known, counts=counts, announced=self._announced_before(claim))
         self._observer(claim, Started(attempt=claim.attempt, known=len(known)))
@@ -166,6 +167,7 @@ class Runner:
             known=attempt.known,
             shares_folder=await self._calls(files.shares_folder, claim.source_id, claim.content_path),
             allowed_networks=settings.allowed_networks,
+            refresh_changed=settings.refresh_changed,
             lanes=settings.lanes,
             rate_limit_max_wait=settings.rate_limit_max_wait,
             log_level=settings.log_level,

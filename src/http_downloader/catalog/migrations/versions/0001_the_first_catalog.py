@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("url", text(), nullable=True),
         sa.Column("size", sa.BigInteger(), nullable=True),
         sa.Column("sha256", name(64), nullable=True),
+        sa.Column("validator", text(), nullable=True),
         sa.Column("state", name(16), nullable=False),
         sa.Column("first_seen_at", sa.BigInteger(), nullable=False),
         sa.Column("downloaded_at", sa.BigInteger(), nullable=True),
