@@ -54,7 +54,7 @@ QUICK = Sizes(
     paced=150,
     slow_sites=12,
     slow_files=4,
-    rows=200_000,
+    rows=100_000,
     with_cold_start=False,
 )
 

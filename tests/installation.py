@@ -26,7 +26,9 @@ class Installation:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AMQP_", "RABBITMQ_", "HOOK_", "SYNC_", "COVERAGE", "PYTEST"))
+            if not name.startswith(
+                ("AMQP_", "RABBITMQ_", "HOOK_", "SYNC_", "COVERAGE", "PYTEST", "MAKE", "MFLAGS", "ARGS")
+            )
         }
         self.env = clean | {
             "HOME": str(home),

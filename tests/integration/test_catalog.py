@@ -309,8 +309,16 @@ def test_the_migrated_schema_is_the_declared_one(opened: Catalog, tmp_path: Path
 
 
 def test_workers_that_start_at_once(new_database: str) -> None:
-    """Many open a new database together: it is migrated once, and all see one identity."""
-    found = in_threads(6, lambda _: open_catalog(new_database))
+    """Many open a new database together, where commits take their time: it is migrated once, and all see one identity."""
+
+    def slowly(_db: object) -> None:
+        time.sleep(0.1)
+
+    sa.event.listen(sa.Engine, "commit", slowly)
+    try:
+        found = in_threads(6, lambda _: open_catalog(new_database))
+    finally:
+        sa.event.remove(sa.Engine, "commit", slowly)
     try:
         assert len({catalog.identity for catalog in found}) == 1
         assert len(everything(found[0])["catalog"]) == 1
@@ -1172,7 +1180,9 @@ def test_orphaned_events_are_adopted(catalog: Catalog) -> None:
     assert outbox.adopt(catalog, "w2", NOW + LEASE, LEASE) == 0
     journal.renew(catalog, "w1", NOW + 9 * LEASE, [under_way.run])
     with catalog.engine.begin() as db:
-        db.execute(sa.update(schema.runs).where(schema.runs.c.id == left.run).values(lease_until=NOW))
+        # A run under way whose lease has ended is for `claim` to give away, under a new fence.
+        late = schema.runs.c.id.in_([left.run, under_way.run])
+        db.execute(sa.update(schema.runs).where(late).values(lease_until=NOW))
         db.execute(sa.update(schema.runs).where(schema.runs.c.id == queued.run).values(owner=None))
     assert outbox.adopt(catalog, "w2", NOW + LEASE, LEASE) == 2
     assert [event for _, event in outbox.waiting(catalog, "w2", 99)] == [last_event(left), told(queued, "x")]

@@ -5,6 +5,8 @@ Alembic is imported only when there is something to migrate: it takes a quarter 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,21 +63,28 @@ def downgrade(engine: Engine, revision: str) -> None:
     _under_lock(engine, command.downgrade, revision)
 
 
-def _under_lock(engine: Engine, move: object, revision: str) -> None:
+def _under_lock(engine: Engine, move: Callable[[Config, str], object], revision: str) -> None:
     """Two workers that start at once must not both migrate: one waits, then finds it done."""
-    with engine.connect() as db:
-        name = db.dialect.name
+    with engine.connect() as db, _mariadb_lock(db), db.begin():
+        if db.dialect.name == "postgresql":
+            db.execute(sa.text(f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"))
+            db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        # SQLite: BEGIN IMMEDIATE holds the only write lock there is.
+        move(config(db), revision)
+
+
+@contextmanager
+def _mariadb_lock(db: Connection) -> Iterator[None]:
+    """Held until after the commit: before it nobody else sees which revision was reached."""
+    if db.dialect.name not in ("mysql", "mariadb"):
+        yield
+        return
+    lock = {"lock": f"http-downloader-{_LOCK}", "patience": PATIENCE}
+    with db.begin():
+        if db.execute(sa.text("SELECT GET_LOCK(:lock, :patience)"), lock).scalar() != 1:
+            raise CatalogError("another worker has been migrating the catalog for too long; try again later")
+    try:
+        yield
+    finally:
         with db.begin():
-            if name == "postgresql":
-                db.execute(sa.text(f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"))
-                db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            elif name in ("mysql", "mariadb"):
-                lock = {"lock": f"http-downloader-{_LOCK}", "patience": PATIENCE}
-                if db.execute(sa.text("SELECT GET_LOCK(:lock, :patience)"), lock).scalar() != 1:
-                    raise CatalogError("another worker has been migrating the catalog for too long; try again later")
-            # SQLite: BEGIN IMMEDIATE holds the only write lock there is.
-            try:
-                move(config(db), revision)  # type: ignore[operator]
-            finally:
-                if name in ("mysql", "mariadb"):
-                    db.execute(sa.text("SELECT RELEASE_LOCK(:lock)"), {"lock": f"http-downloader-{_LOCK}"})
+            db.execute(sa.text("SELECT RELEASE_LOCK(:lock)"), {"lock": lock["lock"]})
