@@ -52,13 +52,14 @@ class Line:
     other: list[float] = field(default_factory=list)
     against: str = ""
     settings: dict[str, object] = field(default_factory=dict)
+    judged: Judged = Judged.RATIO
+    """What is shown of a line without a goal."""
 
     @property
     def value(self) -> float:
         """What the goal judges: medians, and their ratio."""
         ours = statistics.median(self.ours)
-        judged = self.goal.judged if self.goal else Judged.RATIO if self.other else Judged.OURS
-        match judged:
+        match self.goal.judged if self.goal else self.judged:
             case Judged.RATIO:
                 return ours / statistics.median(self.other)
             case Judged.SPEEDUP:
@@ -81,6 +82,7 @@ class Line:
     def from_dict(cls, fields: Mapping[str, Any]) -> Line:
         known = {name: fields[name] for name in cls.__dataclass_fields__}
         goal = known["goal"]
+        known["judged"] = Judged(known["judged"])
         known["goal"] = goal and Goal(**{**goal, "judged": Judged(goal["judged"])})
         return cls(**known)
 

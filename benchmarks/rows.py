@@ -188,7 +188,7 @@ def lanes(home: Path, sizes: Sizes) -> Iterator[Line]:
             settings={"DOWNLOADS_PER_SOURCE": count},
         )
         if f"{count}, cold" in figures:
-            yield _cold("lanes", figures[f"{count}, cold"], figures["bare"])
+            yield _cold("lanes", figures[f"{count}, cold"], figures["bare"], Judged.SPEEDUP)
 
 
 def new_files(home: Path, sizes: Sizes) -> Iterator[Line]:
@@ -213,9 +213,9 @@ def new_files(home: Path, sizes: Sizes) -> Iterator[Line]:
         yield _cold("new-files", figures["cold"], figures["bare"])
 
 
-def _cold(row: str, ours: list[float], bare: list[float]) -> Line:
+def _cold(row: str, ours: list[float], bare: list[float], judged: Judged = Judged.RATIO) -> Line:
     what = "– as a command: http-downloader sync, start included"
-    return Line(row=row, what=what, unit="s", ours=ours, other=bare, against=GALLERY_DL, goal=None)
+    return Line(row=row, what=what, unit="s", ours=ours, other=bare, against=GALLERY_DL, goal=None, judged=judged)
 
 
 def big_file(home: Path, sizes: Sizes) -> Iterator[Line]:

@@ -159,6 +159,13 @@ class Settings(BaseSettings):
             raise ValueError("a folder is allowed; leave the setting out for its default")
         return value
 
+    @field_validator("runtime_path", mode="before")
+    @classmethod
+    def _fits_into_url(cls, value: Any) -> Any:
+        if "?" in str(value):
+            raise ValueError("a folder without a question mark is allowed: in the catalog's URL it would end the path")
+        return value
+
     @field_validator("content_root", "config_path", "runtime_path", mode="after")
     @classmethod
     def _absolute(cls, path: Path) -> Path:

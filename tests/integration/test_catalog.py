@@ -84,10 +84,12 @@ def database(kind: str, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _server(name: str, port: int, connect: Callable[[], Any]) -> Iterator[Any]:
+    problem, server = "", None
     try:
         server = connect()
     except (psycopg.OperationalError, pymysql.err.OperationalError) as error:
         problem = str(error).splitlines()[0]
+    if server is None:
         pytest.fail(
             f"{name} cannot be used at 127.0.0.1:{port} ({problem}); `make test` finds or starts it", pytrace=False
         )

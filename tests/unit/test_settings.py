@@ -93,6 +93,7 @@ def test_a_fresh_machine_needs_no_setting(fresh_machine: Path) -> None:
         ("CONTENT_ROOT", "", "a folder"),
         ("RUNTIME_PATH", "", "a folder"),
         ("CONFIG_PATH", "", "a folder"),
+        ("RUNTIME_PATH", "/srv/what?", "without a question mark"),
     ],
 )
 def test_a_wrong_value_is_one_line(name: str, value: str, allowed: str) -> None:

@@ -53,6 +53,8 @@ class Names:
         self._landing_log = request.run_folder / "landing"
         self._landed = _read_landing(self._landing_log)
         self._safe_folders: set[str] = set()
+        self._made_folders: set[str] = set()
+        self._log: int | None = None
         self._turn = threading.RLock()
         """Lanes ask here, too: what one has taken, the other must see."""
 
@@ -97,10 +99,16 @@ class Names:
             return False
 
     def will_land(self, path: str) -> None:
-        """Note, before a file gets its final name, that it comes from this run: after a crash in the next
-        instant it is announced as downloaded, not taken for one that was always there."""
-        with self._turn, self._landing_log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(path) + "\n")
+        """Make its folder, and note, before a file gets its final name, that it comes from this run: after a crash
+        in the next instant it is announced as downloaded, not taken for one that was always there."""
+        folder = path.rpartition("/")[0]
+        with self._turn:
+            if self._log is None:
+                self._log = os.open(self._landing_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(self._log, (json.dumps(path) + "\n").encode())
+            if folder not in self._made_folders:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+                self._made_folders.add(folder)
 
     def _is_held(self, path: str, remote_id: str) -> bool:
         holder = self._holders.get(path)

@@ -77,6 +77,7 @@ class Refresh(Transfer):
         self.call("file")
         self._point(str(self._known.path))
         os.replace(self.pathfmt.temppath, self.pathfmt.realpath)
+        self._came_in = True
         self.pathfmt.set_mtime()
         self._landed()
 

@@ -40,15 +40,12 @@ class Reporter:
         self._sender.join()
 
     def _send_all(self) -> None:
-        pause = threading.Event()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
-            if not self._closed:
-                pause.wait(GATHER)
-            with self._changed:
+                self._changed.wait_for(lambda: self._closed, GATHER)
                 batch, self._waiting = self._waiting, []
                 self._changed.notify_all()
             self._connection.send(batch)

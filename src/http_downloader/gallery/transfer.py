@@ -46,6 +46,8 @@ class Transfer:
         pathfmt.part_enable = self._enable_part
         self._digest: Digest | None = None
         self._validator: str | None = None
+        self._came_in = False
+        """Its part file has become the file: nothing is left in the lane's folder."""
 
     # In the extractor's thread.
 
@@ -70,7 +72,8 @@ class Transfer:
         except OutsideFolderError as error:
             self._fail(Failure(reason=Reason.FILES_FAILED, detail=str(error)))
         finally:
-            lane.sweep()
+            if not self._came_in:
+                lane.sweep()
 
     def _perform(self, lane: Lane) -> None:
         if not self._fetch(lane):
@@ -113,7 +116,6 @@ class Transfer:
         evidence, gate = self.run.evidence, self.run.gate
         interval = self.job.sleep() if self.job.sleep is not None else 0.0
         for _ in range(MOST_REFUSALS):
-            lane.sweep()
             self._digest = None
             with gate.enter(interval) as begun_at:
                 if self.run.halt.is_set():
@@ -124,6 +126,7 @@ class Transfer:
                         return True
                 except exception.StopDownload:
                     return False
+            lane.sweep()
             if evidence.transfer_status != 429 and evidence.transfer_retry_after is None:
                 return False
         return False
@@ -175,8 +178,8 @@ class Transfer:
                 names.leave_alone(place.path)
                 continue
             names.will_land(place.path)
-            Path(pathfmt.realpath).parent.mkdir(parents=True, exist_ok=True)
             if _move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
+                self._came_in = True
                 pathfmt.part = False
                 pathfmt.set_mtime()
                 return True
