@@ -21,7 +21,7 @@ from .amqp.topology import Topology
 from .amqp.wire import EventFormat, order_message
 from .catalog import journal
 from .catalog.calls import CatalogCalls
-from .catalog.engine import open_catalog
+from .catalog.engine import open_catalog, utcnow
 from .catalog.journal import Claim
 from .domain.errors import BrokerError, CatalogError, ContentError, SettingsError
 from .domain.events import EventType
@@ -249,7 +249,9 @@ async def _connect(broker: Broker, patience: float = BROKER_PATIENCE) -> None:
 async def _local_order(app: App, url: str, folder: str | None, source_id: int | None) -> Order:
     """The order for a URL that a person gave: the same URL again is the same source, in the same folder."""
     if source_id is None:
-        source_id = await app.calls(journal.local_source_id, url)
+        site = (await app.pool.resolve(url)).name
+        place = folder or default_content_path(url)
+        source_id = await app.calls(journal.local_source_id, url, content_path=place, site=site, now=utcnow())
     if folder is None:
         folder = await app.calls(journal.folder_of, source_id) or default_content_path(url)
     return make_order(source_id, url, folder)

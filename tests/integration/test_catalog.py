@@ -584,16 +584,24 @@ def test_an_order_that_meets_a_claim(catalog: Catalog, monkeypatch: pytest.Monke
     assert row(catalog, first)["url"] == "https://example.org/old"
 
 
+def local_source_id(catalog: Catalog, url: str) -> int:
+    return journal.local_source_id(catalog, url, content_path="local", site="example", now=NOW)
+
+
 def test_local_source_ids(catalog: Catalog) -> None:
     """The same URL is the same source, byte by byte; a new one gets the next id, whatever ids a platform uses."""
-    assert journal.local_source_id(catalog, "https://a.example/") == FIRST_LOCAL_SOURCE_ID
+    assert local_source_id(catalog, "https://a.example/") == FIRST_LOCAL_SOURCE_ID
     submit(catalog, MAX_SOURCE_ID, url="https://platform.example/")
     submit(catalog, 3, url="https://other.example/")
-    assert journal.local_source_id(catalog, "https://a.example/") == FIRST_LOCAL_SOURCE_ID
-    submit(catalog, FIRST_LOCAL_SOURCE_ID, url="https://a.example/")
-    assert journal.local_source_id(catalog, "https://a.example/") == FIRST_LOCAL_SOURCE_ID
-    assert journal.local_source_id(catalog, "https://A.example/") == FIRST_LOCAL_SOURCE_ID + 1
-    assert journal.local_source_id(catalog, "https://other.example/") == 3
+    assert local_source_id(catalog, "https://a.example/") == FIRST_LOCAL_SOURCE_ID
+    assert local_source_id(catalog, "https://A.example/") == FIRST_LOCAL_SOURCE_ID + 1
+    assert local_source_id(catalog, "https://other.example/") == 3
+
+
+def test_local_source_ids_that_are_asked_for_at_once(catalog: Catalog) -> None:
+    """Two URLs that are added in the same moment are two sources."""
+    ids = in_threads(6, lambda number: local_source_id(catalog, f"https://{number}.example/"))
+    assert len(set(ids)) == 6
 
 
 # Claiming

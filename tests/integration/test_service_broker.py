@@ -372,7 +372,7 @@ def delete_empty(queues: Queues, name: str) -> list[Message]:
         try:
             queues.channel.queue_delete(queues.names[name], if_empty=True)
         except pika.exceptions.ChannelClosedByBroker:  # something has just come
-            queues.exists(name)
+            queues.channel = queues.channel.connection.channel()
         else:
             return taken
 

@@ -131,8 +131,9 @@ def _ensure(db: Connection, table: sa.Table, key: sa.Column[Any], value: object,
 
 
 @transaction
-def local_source_id(db: Connection, url: str) -> int:
-    """The id of the source with this URL, or the next free id of those that are given on this machine."""
+def local_source_id(db: Connection, url: str, *, content_path: str, site: str, now: datetime) -> int:
+    """The id of the source with this URL; if there is none, one is made with the next free local id, so that
+    nobody who asks in the same moment gets the same."""
     found = db.execute(
         sa.select(sources.c.id).where(sources.c.url_key == file_key(url), sources.c.url == url).order_by(sources.c.id)
     ).scalar()
@@ -140,7 +141,10 @@ def local_source_id(db: Connection, url: str) -> int:
         return int(found)
     ours = sources.c.id.between(FIRST_LOCAL_SOURCE_ID, LAST_LOCAL_SOURCE_ID)
     last = db.execute(sa.select(sa.func.max(sources.c.id)).where(ours)).scalar()
-    return FIRST_LOCAL_SOURCE_ID if last is None else int(last) + 1
+    made = FIRST_LOCAL_SOURCE_ID if last is None else int(last) + 1
+    values = {"url": url, "url_key": file_key(url), "content_path": content_path, "site": site, "created_at": now}
+    db.execute(sa.insert(sources).values(id=made, **values))  # taken meanwhile: the transaction runs again
+    return made
 
 
 @transaction
