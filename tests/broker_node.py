@@ -182,7 +182,7 @@ class ContainerNode(BrokerNode):
             time.sleep(0.1)
 
     def stop(self) -> None:
-        _output(["docker", "stop", f"--time={SECONDS_TO_STOP}", self._name])
+        _output(["docker", "stop", "-t", str(SECONDS_TO_STOP), self._name])
 
     def kill(self) -> None:
         _output(["docker", "kill", self._name])

@@ -155,11 +155,14 @@ def test_a_broker_that_is_killed_in_mid_run_loses_nothing(
     machine = install(**one_queue(node_queues))
     with FaultySite(posts(200)) as site, Service(machine) as service:
         site.file_latency = 0.03
+        back = threading.Event()
+        site.rule(Post(id=60).path, hold(back))  # one of the last: they are listed from the newest on
         node_queues.post(order(site))
         node_queues.wait_for("synchronized", 20)
         node_queues.during_outage(node.kill)
-        served = len(site.requests("^/data/"))
-        assert served > 30  # files kept coming while the broker was away
+        assert len(site.requests("^/data/")) > 100  # files kept coming while the broker was away
+        assert "run ended" not in service.log
+        back.set()
         wait_until(lambda: "run ended" in service.log, what="the end of the run")
         wait_until(lambda: node_queues.count("synchronized") >= 201, what="all events")
         messages = node_queues.take("synchronized")
@@ -354,13 +357,14 @@ def test_an_events_queue_is_deleted_while_running(
         queues.post(order(site))
         wait_until(lambda: site.active and (known or queues.count(name) >= 4), what="the run")
         taken = delete_empty(queues, name)
-        wait_until(lambda: queues.exists(name), what="the queue, declared again")
-        # Not before some seconds is it declared once more: until then the run is over, and its last event must wait.
-        taken += delete_empty(queues, name)
+        if not known:
+            wait_until(lambda: queues.exists(name), what="the queue, declared again")
+            # Not before some seconds is it declared once more: by then the run is over, and its last event must wait.
+            taken += delete_empty(queues, name)
         queues.wait_for("synchronized", 1)
         late = queues.take(name)  # asked after source synchronized was there: all must have been there by then
         assert len(without_repetitions(taken + late)) == 20
-        assert service.log.count("a queue took no message, declaring it again") == 2
+        assert service.log.count("a queue took no message, declaring it again") == (1 if known else 2)
         assert NO_BROKER not in service.log
 
 

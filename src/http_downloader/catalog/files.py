@@ -38,7 +38,11 @@ def known_files(db: Connection, claim: Claim, now: datetime, *, validators: bool
         files.c.gone_runs,
         files.c.gone_run,
         files.c.tried_at,
-        files.c.validator if validators else sa.null().label("validator"),
+        *(
+            [files.c.validator, files.c.sha256]
+            if validators
+            else [sa.null().label("validator"), sa.null().label("sha256")]
+        ),
     ).where(files.c.source_id == claim.source_id)
     return {
         row.remote_id: KnownFile(
@@ -46,6 +50,7 @@ def known_files(db: Connection, claim: Claim, now: datetime, *, validators: bool
             state=FileState(row.state),
             size=row.size,
             validator=row.validator,
+            sha256=row.sha256,
             announced=row.downloaded_run == claim.run,
             gone_runs=row.gone_runs - (row.gone_run == claim.run),
             retry=retry_unavailable(row.tried_at, now),

@@ -39,6 +39,8 @@ class KnownFile:
     path: str | None
     state: FileState
     size: int | None = None
+    sha256: str | None = None
+    """Only when asked for, like `validator`."""
     validator: str | None = None
     """What tells this version from a later one, as the site said when it was downloaded; only when asked for."""
     announced: bool = False
@@ -48,10 +50,29 @@ class KnownFile:
     retry: bool = True
     """For an unavailable file: whether it is time to try again."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A run hands over thousands of these: the state that dataclasses gather for pickle costs several times that.
+        values = (self.path, self.state.value, self.size, self.sha256, self.validator)
+        return _known_file, (*values, self.announced, self.gone_runs, self.retry)
+
     @property
     def is_left_alone(self) -> bool:
         """Not to be fetched although it is not in place."""
         return self.state is FileState.ABSORBED or (self.state is FileState.UNAVAILABLE and not self.retry)
+
+
+def _known_file(path: str | None, state: str, size: int | None, *rest: Any) -> KnownFile:
+    sha256, validator, announced, gone_runs, retry = rest
+    return KnownFile(
+        path=path,
+        state=FileState(state),
+        size=size,
+        sha256=sha256,
+        validator=validator,
+        announced=announced,
+        gone_runs=gone_runs,
+        retry=retry,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +87,8 @@ class Words:
 
 def plain(text: str) -> str:
     """Without NUL and lone surrogates: sites send them, and no terminal, database or broker takes them."""
+    if text.isascii() and "\x00" not in text:  # nearly always, and asked for every file of every listing
+        return text
     return text.replace("\x00", "\ufffd").encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
 
 

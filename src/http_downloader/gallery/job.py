@@ -284,7 +284,9 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         """
         if self._id_of is None:
             self._id_of = self._id_format()
-        address = plain(urlsplit(url)._replace(query="", fragment="").geturl())
+        address = plain(url)
+        if "?" in address or "#" in address:
+            address = urlsplit(address)._replace(query="", fragment="").geturl()
         remote_id = str(self._id_of(kwdict))
         if MISSING in remote_id:
             remote_id = f"{remote_id.replace(MISSING, '')} {address}".strip()

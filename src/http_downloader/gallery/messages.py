@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Any
 
 from ..domain.errors import OrderFault
 from ..domain.files import KnownFile, Words
@@ -94,6 +95,20 @@ class Listed:
     failure: Failure | None = None
     gone: bool = False
     """It answered 404 or 410."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Most messages of most runs say only this much, and dataclasses are slow to pickle.
+        if self.outcome is Outcome.KEPT:
+            return _kept, (self.remote_id, self.filename)
+        return _listed, ({field: getattr(self, field) for field in self.__slots__},)
+
+
+def _kept(remote_id: str, filename: str) -> Listed:
+    return Listed(remote_id=remote_id, outcome=Outcome.KEPT, filename=filename)
+
+
+def _listed(fields: dict[str, Any]) -> Listed:
+    return Listed(**fields)
 
 
 @dataclass(frozen=True, slots=True)

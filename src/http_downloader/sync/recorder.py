@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..catalog import files
 from ..catalog.calls import CatalogCalls
@@ -16,13 +19,16 @@ from ..domain.reasons import Reason
 from ..domain.runs import Counts
 from ..gallery.messages import Listed, Outcome
 
+MOST_PUBLICATIONS = 4
+"""Batches of skips on their way to the broker, while the next ones are read; then the broker's pace is ours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlet:
     """The way to the broker. `types` are the events that have a queue there."""
 
     types: frozenset[EventType]
-    publish: Callable[[Sequence[Event]], Awaitable[None]]
+    publish: Callable[[Sequence[Event]], Coroutine[Any, Any, None]]
     """Returns when the broker has confirmed all of them; waits while there is no broker."""
     wake: Callable[[], None]
     """Something new is in the outbox."""
@@ -61,6 +67,7 @@ class Recorder:
         self._claim = claim
         self._attempt = attempt
         self._outlet = outlet
+        self._publications: deque[asyncio.Task[None]] = deque()
         self._tell = tell
         """Local listeners: the terminal, the operator's hook scripts."""
         self._context = RunContext(run_id=claim.run_id, source_id=claim.source_id, correlation_id=claim.correlation_id)
@@ -85,11 +92,22 @@ class Recorder:
             await self._calls(files.mark_present, self._claim, back)
         if self._outlet is not None and EventType.FILE_SKIPPED in self._outlet.types and skipped:
             # A skip changes no fact and needs no outbox: a crash before this is confirmed repeats the run.
-            await self._outlet.publish(skipped)
+            self._publications.append(asyncio.create_task(self._outlet.publish(skipped)))
+            while len(self._publications) > MOST_PUBLICATIONS:
+                await self._publications.popleft()
         failures = self._count(batch, conflicts)
         for event in [event for key, event in committed.items() if key not in conflicts] + skipped:
             await self._tell(event)
         return failures
+
+    async def confirmed(self) -> None:
+        """Wait until the broker has confirmed every skip: nothing may be said of the run's end before."""
+        while self._publications:
+            await self._publications.popleft()
+
+    def close(self) -> None:
+        for publication in self._publications:
+            publication.cancel()
 
     def _fact(self, listed: Listed) -> FileFact | None:
         path = None if listed.filename is None else f"{self._claim.content_path}/{listed.filename}"

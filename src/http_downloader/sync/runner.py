@@ -146,8 +146,12 @@ class Runner:
         if claim.run in self._stopping:
             await process.stop()
         recorder = Recorder(self._calls, claim, attempt, self._outlet, lambda event: self._tell(claim, event, tail))
-        async for batch in process.batches():
-            await self._take(claim, process, recorder, batch, tail)
+        try:
+            async for batch in process.batches():
+                await self._take(claim, process, recorder, batch, tail)
+            await recorder.confirmed()
+        finally:
+            recorder.close()
         return process.ended
 
     async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
