@@ -87,10 +87,12 @@ class Publisher:
         return False
 
     def send(self, message: Outgoing, batch: Batch) -> None:
-        properties = copy.copy(message.properties)
-        properties.message_id = message.message_id
-        properties.delivery_mode = PERSISTENT
-        properties.user_id = None  # of a message passed on: the broker closes the channel over any name but ours
+        properties = message.properties
+        if properties.message_id != message.message_id or properties.delivery_mode != PERSISTENT or properties.user_id:
+            properties = copy.copy(properties)
+            properties.message_id = message.message_id
+            properties.delivery_mode = PERSISTENT
+            properties.user_id = None  # of a message passed on: the broker closes the channel over any name but ours
         self._channel.basic_publish(self._exchange, message.routing_key, message.body, properties, mandatory=True)
         self._last_tag += 1
         self._in_flight[self._last_tag] = message, batch

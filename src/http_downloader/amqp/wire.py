@@ -12,7 +12,7 @@ import pika
 
 from ..domain.errors import OrderRejected
 from ..domain.events import Event, EventType
-from .confirms import Outgoing
+from .confirms import PERSISTENT, Outgoing
 from .deliveries import Delivery
 from .headers import fit
 
@@ -25,6 +25,9 @@ LONGEST_HEADER = 10_000
 """Characters. What is longer is no address but a whole text: gallery-dl gives novels as `text:…` URLs."""
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFormat:
     """`queues`: the queue of each event that is sent; `content_type`: empty to leave the property out."""
@@ -33,11 +36,14 @@ class EventFormat:
     content_type: str
 
     def message(self, event: Event) -> Outgoing:
+        message_id = event.message_id
         return Outgoing(
             routing_key=self.queues[event.type],
-            body=json.dumps(dict(event.body), ensure_ascii=False).encode("utf-8", errors="replace"),
-            message_id=event.message_id,
+            body=_encode(event.body).encode("utf-8", errors="replace"),
+            message_id=message_id,
             properties=pika.BasicProperties(
+                message_id=message_id,
+                delivery_mode=PERSISTENT,
                 content_type=self.content_type or None,
                 correlation_id=short(event.correlation_id),
                 type=str(event.type),

@@ -44,18 +44,31 @@ def known_files(db: Connection, claim: Claim, now: datetime, *, validators: bool
             else [sa.null().label("validator"), sa.null().label("sha256")]
         ),
     ).where(files.c.source_id == claim.source_id)
+    states = {str(state): state for state in FileState}
     return {
-        row.remote_id: KnownFile(
-            path=row.path,
-            state=FileState(row.state),
-            size=row.size,
-            validator=row.validator,
-            sha256=row.sha256,
-            announced=row.downloaded_run == claim.run,
-            gone_runs=row.gone_runs - (row.gone_run == claim.run),
-            retry=retry_unavailable(row.tried_at, now),
+        remote_id: KnownFile(
+            path=path,
+            state=states[state],
+            size=size,
+            sha256=sha256,
+            validator=validator,
+            announced=downloaded_run == claim.run,
+            gone_runs=gone_runs - (gone_run == claim.run),
+            retry=tried_at is None or retry_unavailable(tried_at, now),
         )
-        for row in db.execute(choice)
+        # Unpacked, not by name: this is read for every run, and is most of what a known file costs here.
+        for (
+            remote_id,
+            path,
+            state,
+            size,
+            downloaded_run,
+            gone_runs,
+            gone_run,
+            tried_at,
+            validator,
+            sha256,
+        ) in db.execute(choice)
     }
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from .files import file_key
-
-_NAMESPACE = uuid.UUID("6f1d2a36-6bd5-4b3f-8b45-0a8e5e8b7c11")
 
 
 class EventType(StrEnum):
@@ -39,7 +36,7 @@ class Event:
     @property
     def message_id(self) -> str:
         """The same for the same fact, however often it is told: a consumer drops duplicates by it."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.run_id}/{self.type}/{file_key(self.subject)}"))
+        return file_key(f"{self.run_id}/{self.type}/{self.subject}")
 
     @property
     def ends_run(self) -> bool:

@@ -120,7 +120,7 @@ class Worker:
             task.cancel()
 
     async def kill_all(self) -> None:
-        for run in list(self._running):
+        for run in self._runner.performed():
             await self._runner.kill(run)
 
     async def _pause_before_retry(self, run: int, stop: asyncio.Event) -> bool:
