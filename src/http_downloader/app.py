@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import uuid
@@ -127,6 +128,9 @@ async def serve(settings: Settings) -> None:
         stop = asyncio.Event()
         with _signals(stop.set):
             gallery_dl = await app.pool.start()
+            # What stands now stands to the end: thousands of short-lived events are no reason to look it all over.
+            gc.freeze()
+            gc.set_threshold(20_000, 20, 20)
             log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address)
             if app.broker is None:
                 log.info(

@@ -5,12 +5,14 @@ What is overridden here is checked against the installed gallery-dl by `tests/un
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from gallery_dl import config, exception, formatter
 from gallery_dl.extractor.common import Extractor
@@ -30,6 +32,9 @@ from .transfer import Transfer, bytes_per_second, downloader_for, point
 
 MISSING = "\x00"
 """Stands in a remote id where the extractor gave no value for a part of it."""
+
+_ENVIRONMENT_MATTERS = bool(getproxies()) or bool({"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} & os.environ.keys())
+"""Whether requests would find anything in the environment, which stays as the service was started with."""
 
 SKIPPED = object()
 """The listed file is here: counts for gallery-dl's abort:N."""
@@ -133,6 +138,8 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
 
     def _init(self) -> None:
         super()._init()
+        if not _ENVIRONMENT_MATTERS:
+            self.extractor.session.trust_env = False  # else it is searched for proxies at every request
         for adapter in self.extractor.session.adapters.values():
             # One for each lane and one for the listing: never more connections to one host, however many want one.
             size = self.mirror.lane_count + 1

@@ -8,10 +8,13 @@ from multiprocessing.connection import Connection
 
 from ..domain.files import plain
 from .evidence import Evidence
-from .messages import FromRun, Logged
+from .messages import Asks, FromRun, Logged
 
 GATHER = 0.02
 """Seconds that a lone message waits for company."""
+GATHER_FLOOD = ((32, 0.25), (8, 0.08))
+"""When so many came together in the last batch, the next one gathers for so long: a batch is a transaction, and its
+commit waits until the disk has all files that were written before."""
 LIMIT = 1000
 """Messages that may wait; then whoever reports more has to wait."""
 
@@ -29,8 +32,11 @@ class Reporter:
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < LIMIT)
             self._waiting.append(message)
-            if len(self._waiting) == 1:
+            if len(self._waiting) in (1, LIMIT) or isinstance(message, Asks):
                 self._changed.notify_all()
+
+    def _is_urgent(self) -> bool:
+        return self._closed or len(self._waiting) >= LIMIT or any(isinstance(m, Asks) for m in self._waiting[-1:])
 
     def close(self) -> None:
         """Send what waits, and return when the parent's end of the pipe has it."""
@@ -40,13 +46,15 @@ class Reporter:
         self._sender.join()
 
     def _send_all(self) -> None:
+        pause = GATHER
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
-                self._changed.wait_for(lambda: self._closed, GATHER)
+                self._changed.wait_for(self._is_urgent, pause)
                 batch, self._waiting = self._waiting, []
+                pause = next((seconds for many, seconds in GATHER_FLOOD if len(batch) >= many), GATHER)
                 self._changed.notify_all()
             self._connection.send(batch)
 
