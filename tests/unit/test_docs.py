@@ -293,9 +293,13 @@ def test_the_hook_script(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     script: dict[str, Any] = {}
     exec(example.replace("/var/log/http-downloader-notes.txt", str(notes)), script)
-    file = HookValue(event="file-downloaded", source_id=1, run_id="a-1", filename="b.jpg", path="/c/b.jpg", size=3)
+    file = HookValue(
+        event="file-downloaded", message_id="m", source_id=1, run_id="a-1", filename="b.jpg", path="/c/b.jpg", size=3
+    )
     script["on_file_downloaded"](file)
-    done = HookValue(event="source-synchronized", source_id=1, run_id="a-1", counts=Counts(downloaded=1).as_dict())
+    done = HookValue(
+        event="source-synchronized", message_id="m", source_id=1, run_id="a-1", counts=Counts(downloaded=1).as_dict()
+    )
     script["on_source_synchronized"](done)
     assert notes.read_text() == "source 1: /c/b.jpg has 3 bytes\nsource 1: 1 new files\n"
 

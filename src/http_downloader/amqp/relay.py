@@ -72,9 +72,13 @@ class Relay:
 
     async def drain(self) -> None:
         """Relay what is in the outbox now, and return when it is empty; for commands that end afterwards."""
-        while await self._calls(outbox.waiting, self._owner, 1):
-            if not await self._relay_batch():
-                await asyncio.sleep(PAUSE)
+        while True:
+            if await self._relay_batch():
+                continue
+            # Only now: between a look and a batch of ours, run() may have sent what was seen.
+            if not await self._calls(outbox.waiting, self._owner, 1):
+                return
+            await asyncio.sleep(PAUSE)
 
     async def _relay_batch(self) -> bool:
         """True when something was confirmed, and more may wait."""

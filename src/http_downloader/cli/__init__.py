@@ -13,9 +13,9 @@ from ..domain.errors import DownloaderError, Exit
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    from .commands import commands
-
     try:
+        from .commands import commands  # inside: Ctrl-C may come before all is loaded
+
         commands()  # exits by itself, also after a wrong use
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough

@@ -36,6 +36,7 @@ class QuietDisplay:
         self.content_root = content_root
         self.claim: Claim | None = None
         self.finished: Finished | None = None
+        self._failed_lines = 0
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +63,14 @@ class PlainDisplay(QuietDisplay):
     def waiting(self, why: str) -> None:
         self.line(f"waiting: {why}")
 
+    def _fail_line(self, detail: str) -> None:
+        """The first few; a gallery of dead links must not fill the screen. All are in the run's log."""
+        self._failed_lines += 1
+        if self._failed_lines <= MOST_NAMES:
+            self.line(f"! {detail}")
+        elif self._failed_lines == MOST_NAMES + 1:
+            self.line("! and more; `http-downloader runs --log RUN` has all of them")
+
     def line(self, text: str) -> None:
         self.console.print(escape(text), soft_wrap=True)
 
@@ -74,7 +83,7 @@ class PlainDisplay(QuietDisplay):
             case Event(type=EventType.FILE_DOWNLOADED):
                 self.line(f"+ {update.body['filename']}")
             case FileFailed(detail=detail):
-                self.line(f"! {detail}")
+                self._fail_line(detail)
             case Logged() if _is_told(update):
                 self.line(f"! [{update.logger}] {update.text}")
             case Waiting(seconds, why) if seconds >= 5:
@@ -131,7 +140,7 @@ class LiveDisplay(PlainDisplay):
                 self._counts.skipped += 1
             case FileFailed(detail=detail):
                 self._counts.failed += 1
-                self.line(f"! {detail}")
+                self._fail_line(detail)
             case Progress():
                 begun = self._files.pop(update.filename, None)
                 self._speed.add(update.done - (begun.done if begun else 0))
@@ -168,10 +177,15 @@ class LiveDisplay(PlainDisplay):
         for file in sorted(self._files.values(), key=lambda file: file.filename):
             total = f" of {decimal(file.total)}" if file.total else ""
             rows.append(_bar(f"{decimal(file.done)}{total}  {file.filename}", file.done, file.total))
-        if self._wait is not None and (left := self._wait[0] - time.monotonic()) > 0:
-            why = self._wait[1] or "pause between requests"
+        if self._wait is not None and (left := self._wait[0] - time.monotonic()) >= 1:
+            why = self._wait[1] or "pause before the next request"
             rows.append(Text(f"  waiting {left:.0f} s: {why}", style="yellow", no_wrap=True, overflow="ellipsis"))
         return Group(*rows)
+
+
+def _short(folder: Path) -> str:
+    """With `~` for the home folder, as a shell writes it."""
+    return f"~/{folder.relative_to(Path.home())}" if folder.is_relative_to(Path.home()) else str(folder)
 
 
 def _is_told(record: Logged) -> bool:
@@ -236,7 +250,10 @@ def summary_lines(ending: Ending, finished: Finished | None, claim: Claim | None
         parts.append(f"{counts.failed} failed")
     if counts.unavailable:
         parts.append(f"{counts.unavailable} unavailable at the site")
-    lines.append(f"  {', '.join(parts)}  [dim]in {escape(str(content_root / claim.content_path))}[/]")
+    if counts.absorbed:
+        parts.append(f"{counts.absorbed} packed away by a post-processor")
+    lines.append(f"  {', '.join(parts)}")
+    lines.append(f"  [dim]in {escape(_short(content_root / claim.content_path))}[/]")
     if finished.missing:
         names = ", ".join(finished.missing[:MOST_NAMES]) + (" …" if len(finished.missing) > MOST_NAMES else "")
         lines.append(f"  {len(finished.missing)} gone at the remote, kept here: {escape(names)}")

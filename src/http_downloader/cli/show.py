@@ -18,6 +18,10 @@ from ..domain.errors import SettingsError
 _COLOURS = {"synchronized": "green", "present": "green", "partial": "yellow", "failed": "red", "running": "cyan"}
 
 
+WIDTHS = {"run_id": 11, "source_id": 13, "state": 12, "started_at": 11, "new": 4, "known": 5, "failed": 6}
+"""Characters that a column keeps however narrow the terminal is."""
+
+
 def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     shown = [
         {
@@ -31,7 +35,7 @@ def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         }
         for row in rows
     ]
-    _print(shown, as_json, ("source_id", "state", "reason", "synchronized_at", "content_path", "url"), "no sources yet")
+    _print(shown, as_json, ("source_id", "state", "synchronized_at", "content_path", "reason", "url"), "no sources yet")
 
 
 def runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -41,7 +45,7 @@ def runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             row["new"], row["known"], row["failed"] = (
                 row["counts"].get(k, 0) for k in ("downloaded", "skipped", "failed")
             )
-    columns = ("run_id", "source_id", "state", "reason", "attempt", "new", "known", "failed", "started_at", "detail")
+    columns = ("run_id", "source_id", "state", "new", "known", "failed", "started_at", "reason", "detail")
     _print(shown, as_json, columns, "no runs yet")
 
 
@@ -118,12 +122,15 @@ def _print(rows: Iterable[dict[str, Any]], as_json: bool, columns: tuple[str, ..
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 1000  # nobody's screen: nothing is cut
+    cells = [[_cell(column, row.get(column)) for column in columns] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold" if column == "url" else "ellipsis")
-    for row in rows:
-        cells = [_cell(column, row.get(column)) for column in columns]
-        table.add_row(*cells)
+    # A column in which nothing stands only takes room from the others.
+    used = [index for index, column in enumerate(columns) if any(line[index] for line in cells)]
+    for index in used:
+        # What one copies into the next command stays whole; the rest is cut at its end when the line is full.
+        table.add_column(columns[index].replace("_", " "), no_wrap=True, min_width=WIDTHS.get(columns[index]))
+    for line in cells:
+        table.add_row(*(line[index] for index in used))
     console.print(table if table.row_count else nothing)
 
 
@@ -132,7 +139,7 @@ def _cell(column: str, value: object) -> str:
         return ""
     text = str(value)
     if column.endswith("_at"):
-        text = text[:16].replace("T", " ")
+        text = text[5:16].replace("T", " ")
     if column == "state":
         return f"[{_COLOURS.get(text, 'default')}]{escape(text)}[/]"
     return escape(text)

@@ -113,11 +113,12 @@ def source_sync_failed(run: RunContext, *, state: str, reason: str, detail: str)
 class HookValue:
     """What an operator's hook script is called with. Public: fields are only ever added.
 
-    For a file event `filename` is relative to the source's folder, `path` absolute, `size` in bytes; for
+    `message_id` is the event's: a call that is repeated after a crash has the same one. For a file event `filename` is relative to the source's folder, `path` absolute, `size` in bytes; for
     `source-synchronized` they are None, and `counts` tells what the run did.
     """
 
     event: str
+    message_id: str
     source_id: int
     run_id: str
     filename: str | None = None

@@ -33,11 +33,13 @@ class RunState(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What one run did, over all its attempts. `bytes` counts what was downloaded."""
+    """What one run did, over all its attempts. `bytes` counts what was downloaded; `absorbed` files were, too, and
+    then a post-processor took them away: they have no event."""
 
     listed: int = 0
     downloaded: int = 0
     skipped: int = 0
+    absorbed: int = 0
     failed: int = 0
     unavailable: int = 0
     missing: int = 0

@@ -256,7 +256,8 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         known = self.mirror.request.known.get(remote_id)
         if known is not None and known.path is not None and self.mirror.is_in_place(known.path):
             if self.mirror.request.refresh_changed and Refresh.may_be_needed(known, kwdict):
-                return Refresh(self, remote_id, url, kwdict, known)
+                refresh = Refresh(self, remote_id, url, kwdict, known)
+                return SKIPPED if refresh.was_cut_off() else refresh
             self._skip(remote_id, known.path)
             return SKIPPED
         archived = self.archive is not None and bool(self.archive.check(kwdict))

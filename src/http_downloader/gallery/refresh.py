@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import requests
 from ..domain.files import KnownFile
 from .evidence import validator_of
 from .lanes import Lane
+from .names import Standing
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ class Refresh(Transfer):
         """False when the listing itself says that the file has the size that we have."""
         return listed_size(kwdict) is None or listed_size(kwdict) != known.size
 
+    def was_cut_off(self) -> bool:
+        """Whether an earlier attempt of this run put the new version in place, and was killed before it said so."""
+        if self._known.announced or self.run.names.standing(str(self._known.path)) is not Standing.LANDED:
+            return False
+        self._point(str(self._known.path))
+        self._landed()
+        return True
+
     def _perform(self, lane: Lane) -> None:
         if self._has_changed() and self._fetch(lane) and self.pathfmt.temppath:
             self.run.gate.went_well()
@@ -52,6 +62,13 @@ class Refresh(Transfer):
             return False  # it has vanished this very moment: the next run sees
         if size_here != self._known.size:
             return False  # somebody here has edited it: theirs is kept
+        return self._has_changed_there() and not self._was_edited_here()
+
+    def _was_edited_here(self) -> bool:
+        with open(f"{self.run.request.content_root}/{self._known.path}", "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() != self._known.sha256
+
+    def _has_changed_there(self) -> bool:
         if self._told_size is not None:
             return True
         name, _, value = (self._known.validator or "").partition(": ")
@@ -76,6 +93,7 @@ class Refresh(Transfer):
     def _replace(self) -> None:
         self.call("file")
         self._point(str(self._known.path))
+        self.run.names.will_land(str(self._known.path))
         os.replace(self.pathfmt.temppath, self.pathfmt.realpath)
         self._came_in = True
         self.pathfmt.set_mtime()

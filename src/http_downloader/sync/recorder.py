@@ -172,9 +172,11 @@ class Recorder:
                 failures.append(Failure(reason=Reason.FILES_FAILED, detail=detail))
                 continue
             match listed.outcome:
-                case Outcome.DOWNLOADED | Outcome.ABSORBED:
+                case Outcome.DOWNLOADED:
                     counts.downloaded += 1
                     counts.bytes += listed.size or 0
+                case Outcome.ABSORBED:
+                    counts.absorbed += 1
                 case Outcome.KEPT | Outcome.ADOPTED:
                     if known is None or not known.announced:
                         counts.skipped += 1

@@ -279,7 +279,8 @@ class Runner:
         )
         if to_broker and self._outlet is not None:
             self._outlet.wake()
-        log.info("run ended", state=ending.state, reason=ending.reason, detail=ending.detail, **counts.as_dict())
+        why = {} if ending.reason is None else {"reason": ending.reason, "detail": ending.detail}
+        log.info("run ended", state=ending.state, **why, **counts.as_dict())
         self._announced.pop(claim.run, None)
         self._stopping.discard(claim.run)
         shutil.rmtree(self._run_folder(claim), ignore_errors=True)
@@ -307,6 +308,7 @@ class Runner:
             event.type,
             HookValue(
                 event=str(event.type),
+                message_id=event.message_id,
                 source_id=event.source_id,
                 run_id=event.run_id,
                 filename=filename,
