@@ -632,11 +632,8 @@ def test_site_limit(catalog: Catalog) -> None:
 
 
 def test_a_run_waits_for_its_time(catalog: Catalog) -> None:
-    """`not_before` holds a run back, and `idle_until` tells when the next may start."""
     first = started(catalog)
-    assert journal.idle_until(catalog) is None
     put_back(catalog, first, not_before=NOW + timedelta(seconds=30))
-    assert journal.idle_until(catalog) == NOW + timedelta(seconds=30)
     assert claim(catalog, now=NOW + timedelta(seconds=29)) is None
     again = claim(catalog, now=NOW + timedelta(seconds=30))
     assert again is not None

@@ -215,6 +215,20 @@ def test_a_file_that_is_gone_at_the_third_run(mirror: Callable[..., Mirror]) -> 
         assert source.on_disk == content(site, 1)
 
 
+def test_another_error_in_the_third_run_is_no_proof(mirror: Callable[..., Mirror]) -> None:
+    """404, 404, then 500: the site does not say that the file is gone, so it is still failed, and counting begins anew."""
+    with FaultySite(posts(1)) as site:
+        source = mirror(site, SYNC_ATTEMPTS=1)
+        source.machine.configure({"extractor": {"Danbooru": {"sleep-request": 0, "retries": 0}}})
+        for answer in (404, 404, 500, 404, 404):
+            site.clear_rules()
+            site.rule("^/data/", status(answer))
+            assert source.sync().code == 4
+            assert source.files == {"1": "failed"}
+        assert source.sync().code == 0
+        assert source.files == {"1": "unavailable"}
+
+
 def test_a_file_that_the_site_removes_and_brings_back(mirror: Callable[..., Mirror]) -> None:
     """What a complete listing does not show is missing; the local file stays, and is present when listed again."""
     with FaultySite(posts(1, 2, 3)) as site:
@@ -551,6 +565,24 @@ def test_a_cookie_file_of_another_site_that_is_none(mirror: Callable[..., Mirror
 
 
 # Cancelled.
+
+
+def test_asked_to_stop_twice(mirror: Callable[..., Mirror]) -> None:
+    """The second Ctrl-C does not wait for the file under way."""
+    with FaultySite(posts(1)) as site:
+        source = mirror(site)
+        site.rule("^/data/", drip(10, 1.0))
+        command = [str(COMMAND), "sync", source.url, "--to", "a", "--source-id", str(SOURCE), "--json"]
+        process = subprocess.Popen(command, env=source.machine.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_until(lambda: site.requests("^/data/"), what="the download")
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: time.monotonic() > begun + 0.5, what="half a second")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert time.monotonic() - begun < 4
+        assert source.on_disk == {}
 
 
 def test_asked_to_stop(mirror: Callable[..., Mirror]) -> None:

@@ -348,15 +348,6 @@ def order_ids(db: Connection, run: int) -> list[str]:
 
 
 @query
-def idle_until(db: Connection) -> datetime | None:
-    """When the next queued run may start, as far as its own time goes; None when nothing is queued."""
-    found: datetime | None = db.execute(
-        sa.select(sa.func.min(runs.c.not_before, type_=runs.c.not_before.type)).where(runs.c.state == RunState.QUEUED)
-    ).scalar()
-    return found
-
-
-@query
 def get_run(db: Connection, run: int) -> dict[str, Any] | None:
     row = db.execute(sa.select(runs).where(runs.c.id == run)).mappings().first()
     return None if row is None else {**row, "run_id": run_name(db, run)}

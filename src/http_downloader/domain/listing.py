@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .reasons import Reason
@@ -46,7 +46,6 @@ class Listing:
     files: int = 0
     gaps: tuple[Gap, ...] = ()
     failure: Failure | None = None
-    seen: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def complete(self) -> bool:
