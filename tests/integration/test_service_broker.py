@@ -407,12 +407,14 @@ def test_source_synchronized_is_last_behind_a_large_backlog(
 
 
 def test_twenty_orders_at_once_for_one_source(install: Callable[..., Installation], queues: Queues) -> None:
-    """They make one run and one more, and each finds its message id in the orders header of one of them."""
+    """One makes a run, and those that come while it goes on make one more, and each finds its message id in the orders header of one of them."""
     machine = install(**queues.settings)
     with FaultySite(posts(4)) as site, FaultySite(posts(1)) as other, Service(machine):
         journalled = threading.Event()
         site.rule("/data/", hold(journalled), times=1)
-        for number in range(20):
+        queues.post(order(site), message_id="order 0")
+        wait_until(lambda: site.requests("/data/"), what="the first run, which is held there")
+        for number in range(1, 20):
             queues.post(order(site), message_id=f"order {number}")
         queues.post(order(other, 2), message_id="behind them")
         queues.wait_for("synchronized", 1)

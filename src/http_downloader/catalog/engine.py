@@ -24,6 +24,9 @@ R = TypeVar("R")
 LOCK_WAIT = 30.0
 """Seconds that a transaction waits for another one before it gives up."""
 
+ATTEMPTS = 8
+"""Times that a transaction is begun when others get in its way."""
+
 _DRIVERS = {
     "sqlite": "sqlite",
     "postgresql": "postgresql+psycopg",
@@ -96,12 +99,12 @@ def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[C
 
     @functools.wraps(function)
     def run(catalog: Catalog, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        for attempt in range(1, 6):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 with catalog.engine.begin() as db:
                     return function(db, *args, **kwargs)
             except DBAPIError as error:
-                if attempt == 5 or not (isinstance(error, IntegrityError) or _is_conflict(error)):
+                if attempt == ATTEMPTS or not (isinstance(error, IntegrityError) or _is_conflict(error)):
                     raise _translated(catalog, error) from error
                 time.sleep(random.uniform(0.01, 0.05) * attempt)  # noqa: S311
             except SQLAlchemyError as error:

@@ -229,11 +229,23 @@ def run_name(db: Connection, run: int) -> str:
 
 def _expire(db: Connection, now: datetime) -> None:
     """Give back the runs whose worker has not renewed its lease. The attempt was not its fault: it counts again."""
-    db.execute(
-        sa.update(runs)
-        .where(runs.c.state == RunState.RUNNING, runs.c.lease_until < now)
-        .values(state=RunState.QUEUED, attempt=runs.c.attempt - 1, owner=None, lease_until=None)
+    update_found(
+        db,
+        sa.and_(runs.c.state == RunState.RUNNING, runs.c.lease_until < now),
+        {"state": RunState.QUEUED, "attempt": runs.c.attempt - 1, "owner": None, "lease_until": None},
     )
+
+
+def update_found(db: Connection, condition: sa.ColumnElement[bool], values: dict[str, Any]) -> int:
+    """Update the runs that meet a condition, found first without a lock. Returns how many.
+
+    An UPDATE that searches by an index locks its way along there, on MariaDB also what it then leaves alone, while a
+    worker that ends its run comes from the other side: each waits for the other.
+    """
+    found = db.execute(sa.select(runs.c.id).where(condition)).scalars().all()
+    if not found:
+        return 0
+    return db.execute(sa.update(runs).where(runs.c.id.in_(found), condition).values(**values)).rowcount
 
 
 @transaction
@@ -260,7 +272,7 @@ def renew(db: Connection, owner: str, until: datetime, performed: list[int]) -> 
     A run that it has lost track of runs out and is taken up again.
     """
     at_work = sa.or_(runs.c.state != RunState.RUNNING, runs.c.id.in_(performed))
-    db.execute(sa.update(runs).where(runs.c.owner == owner, at_work).values(lease_until=until))
+    update_found(db, sa.and_(runs.c.owner == owner, at_work), {"lease_until": until})
 
 
 def guard(db: Connection, claim: Claim) -> None:
