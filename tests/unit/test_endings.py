@@ -55,9 +55,7 @@ texts = st.text(st.characters(exclude_categories=()), max_size=60)
 """With lone surrogates, NUL and all else that a site may send."""
 failures = st.builds(Failure, reason=st.sampled_from(FAILURES), detail=texts)
 gaps = st.lists(st.builds(Gap, reason=st.sampled_from(GAPS), detail=texts), max_size=3).map(tuple)
-listings = st.builds(
-    Listing, files=st.integers(0, 3), gaps=gaps, failure=st.none() | failures, seen=st.just(frozenset())
-)
+listings = st.builds(Listing, files=st.integers(0, 3), gaps=gaps, failure=st.none() | failures)
 many_failures = st.lists(failures, max_size=3)
 known = st.integers(0, 3)
 
