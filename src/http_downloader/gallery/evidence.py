@@ -164,6 +164,9 @@ def _words(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, exception.GalleryDLException):
         return text
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, requests.RequestException):
+        # The reason's own sentence first: a bare errno tells a person neither what is wrong nor where to look.
+        return f"{_reason(error).sentence}: {error.strerror}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
