@@ -10,7 +10,7 @@ import pytest
 from gallery_dl import config as gallery_config
 from gallery_dl import extractor, job
 
-from http_downloader.gallery.config import PLACEHOLDER, build_config, cookie_files, secrets_in
+from http_downloader.gallery.config import PIECE, PLACEHOLDER, build_config, cookie_files, secrets_in
 from http_downloader.gallery.messages import RunRequest
 
 OLD_HOOK = {"name": "exec", "event": "after", "command": PLACEHOLDER}
@@ -181,6 +181,28 @@ def test_files_lie_flat_unless_the_template_says_otherwise(request_: RunRequest,
         ({"directory": ["c"]}, ["c"]),
     ):
         assert effective(build_config(template, request_)[0]).interpolate(path, "directory") == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ({}, PIECE),
+        ({"downloader": {"retries": 2}}, PIECE),
+        ({"downloader": {"chunk-size": 1000}}, 1000),
+        ({"downloader": {"http": {"chunk-size": 1000}}}, 1000),
+        ({"extractor": {"directlink": {"http": {"chunk-size": 1000}}}}, 1000),
+    ],
+)
+def test_large_pieces_unless_the_template_says_otherwise(
+    template: dict[str, Any], expected: int, request_: RunRequest, effective: Any
+) -> None:
+    """A download reads more at once than gallery-dl would; wherever the template names a size, that one counts."""
+    config, _ = build_config(template, request_)
+    effective(config)
+    found = extractor.find("https://example.org/one.png")
+    made = job.DownloadJob(found)
+    found.initialize()
+    assert made.get_downloader("https").chunk_size == expected
 
 
 def test_cookie_files_of_a_category() -> None:

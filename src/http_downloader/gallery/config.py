@@ -15,6 +15,10 @@ PLACEHOLDER = "Automatically replaced at runtime for every source"
 PARTIAL_FOLDER = ".partial"
 """Under CONTENT_ROOT, so that moving a file into place never crosses devices."""
 
+PIECE = 128 * 1024
+"""Bytes that a download reads, hashes and writes at once. With gallery-dl's 32 kB a large file waits mostly for Python
+and the kernel to pass the pieces on; with more than this, more would be lost when a connection breaks."""
+
 Config = dict[str, Any]
 
 _SECRET_WORDS = ("password", "passwd", "token", "secret", "api-key", "api_key", "apikey")
@@ -29,6 +33,7 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
     extractor = config.setdefault("extractor", {})
     # Flat, unless the template says otherwise; a deeper section of it wins over this one.
     extractor.setdefault("directory", [])
+    config.setdefault("downloader", {}).setdefault("chunk-size", PIECE)
     # A key at the root wins over every section: what must be ours stands there.
     config.update(
         {

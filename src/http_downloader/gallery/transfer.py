@@ -315,6 +315,9 @@ def downloader_for(job: MirrorJob, lane: Lane, scheme: str) -> Any:
     if downloader is not None:
         downloader.partdir = str(lane.folder)
         downloader.rate = None  # over all lanes together: see HashedFile
+        if job.bytes_per_second is not None and hasattr(downloader, "chunk_size"):
+            # As upstream: at least one piece a second, so that progress shows.
+            downloader.chunk_size = min(downloader.chunk_size, max(int(job.bytes_per_second()), 1))
     return downloader
 
 
