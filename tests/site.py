@@ -1,6 +1,7 @@
 """A gallery that misbehaves when it is told to, and that remembers what was asked of it."""  # noqa: A005
 
 import hashlib
+import json
 import math
 import re
 import threading
@@ -10,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.message import Message
 from http.cookies import SimpleCookie
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from http_downloader.demo.pictures import picture
 from http_downloader.demo.site import (
+    NOT_FOUND,
     Exchange,
     GallerySite,
     Post,
@@ -202,8 +204,15 @@ class FaultyExchange(Exchange):
         finally:
             self.site.leave(self)
 
+    def do_POST(self) -> None:  # noqa: N802
+        """misskey asks for everything in this way."""
+        self.asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.do_GET()
+
     def usual(self) -> Response:
         """What the site would answer if it behaved."""
+        if self.command == "POST":
+            return self.site.answer_misskey(self.path, self.asked)
         return self.site.answer(self.path, self.headers)
 
     def send(self, response: Response) -> None:
@@ -232,7 +241,8 @@ class FaultySite(GallerySite):
     """The demo's gallery with rules for what goes wrong, and with a log.
 
     More is served than there: any `/direct/….png`, `/plain/<n>.html` with n pictures of those, and the
-    moebooru API for the same posts (`moebooru:{site.root}/post?tags=demo`).
+    moebooru API for the same posts (`moebooru:{site.root}/post?tags=demo`), and the one of misskey
+    (`misskey:{site.root}/@demo/notes`).
     """
 
     exchange = FaultyExchange
@@ -432,6 +442,29 @@ class FaultySite(GallerySite):
                 for post in posts[(page - 1) * size : page * size]
             ]
         )
+
+    def answer_misskey(self, target: str, asked: dict[str, Any]) -> Response:
+        """A user's notes, newest first: posts that lie in one folder are the files of one note, whose id it is."""
+        if target == "/api/users/show":
+            return json_response({"id": "1", "username": asked["username"]})
+        if target != "/api/users/notes":
+            return NOT_FOUND
+        notes: dict[str, list[Post]] = {}
+        for post in reversed(self.posts):
+            notes.setdefault(post.folder, []).append(post)
+        ids = sorted((note for note in notes if note < asked.get("untilId", "~")), reverse=True)
+        return json_response([self._note(note, notes[note]) for note in ids[: asked["limit"]]])
+
+    def _note(self, note: str, posts: list[Post]) -> dict[str, Any]:
+        return {
+            "id": note,
+            "createdAt": posts[0].created_at.isoformat(),
+            "user": {"username": "demo", "host": None},
+            "files": [
+                {"id": str(post.id), "url": self.file_url(post), "createdAt": post.created_at.isoformat()}
+                for post in posts
+            ],
+        }
 
     def _listing_page(self, target: str) -> int | None:
         """Which page of its listing a request asks for; None if it asks for something else.

@@ -58,6 +58,41 @@ def test_5000_files_in_16_lanes(install: Callable[..., Installation]) -> None:
         assert site.max_connections <= 17
 
 
+def test_5000_files_of_posts_with_one_dict_for_all_their_files(install: Callable[..., Installation]) -> None:
+    """misskey's extractor gives out one dict for all ten files of a note, and writes the next file into it at once:
+    each file still has its own number, id, name, extension and bytes, in its name and for post-processors."""
+    machine = install(DOWNLOADS_PER_SOURCE=16)
+    metadata = {"name": "metadata", "mode": "custom", "format": "{num} {file[id]} {filename}\n", "extension": "txt"}
+    options = {"directory": ["{id}"], "filename": "{num}-{file[id]}-{filename}.{extension}", "postprocessors": [metadata]}
+    machine.configure({"extractor": {"misskey": FAST | options}})
+    png = picture(1, 8, 8)
+    posts = [
+        Post(
+            id=number,
+            folder=f"note{number // 10:03}",
+            name=f"name{number * 7}",
+            # Every third is a PNG under the name of a JPEG: its extension changes on the way.
+            extension="jpg" if number % 3 == 0 else "bin",
+            body=(png if number % 3 == 0 else b"") + f"picture {number}".encode(),
+        )
+        for number in range(5000)
+    ]
+    with FaultySite(posts) as site:
+        done = machine.sync(f"misskey:{site.root}/@demo/notes", "--to", "a", "--quiet", timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    disk = machine.on_disk()
+    expected: dict[str, bytes] = {}
+    for post in posts:
+        stem = f"{post.id % 10 + 1}-{post.id}-{post.name}"
+        path = f"a/{post.folder}/{stem}.{'png' if post.id % 3 == 0 else 'bin'}"
+        expected[path] = post.content()
+        expected[f"{path}.txt"] = f"{post.id % 10 + 1} {post.id} {post.name}\n".encode()
+    assert disk == expected
+    assert {row["path"]: row["sha256"] for row in machine.rows("files")} == {
+        path: hashlib.sha256(body).hexdigest() for path, body in expected.items() if not path.endswith(".txt")
+    }
+
+
 def test_never_more_connections_than_lanes_and_one(install: Callable[..., Installation]) -> None:
     """The site's own counter: three lanes and the listing."""
     machine = install(DOWNLOADS_PER_SOURCE=3)
