@@ -63,7 +63,12 @@ def test_5000_files_of_posts_with_one_dict_for_all_their_files(install: Callable
     each file still has its own number, id, name, extension and bytes, in its name and for post-processors."""
     machine = install(DOWNLOADS_PER_SOURCE=16)
     metadata = {"name": "metadata", "mode": "custom", "format": "{num} {file[id]} {filename}\n", "extension": "txt"}
-    options = {"directory": ["{id}"], "filename": "{num}-{file[id]}-{filename}.{extension}", "postprocessors": [metadata]}
+    hurry = {"name": "python", "event": "init", "expression": "std.sys.setswitchinterval(1e-6)"}  # threads meet often
+    options = {
+        "directory": ["{id}"],
+        "filename": "{num}-{file[id]}-{filename}.{extension}",
+        "postprocessors": [hurry, metadata],
+    }
     machine.configure({"extractor": {"misskey": FAST | options}})
     png = picture(1, 8, 8)
     posts = [
