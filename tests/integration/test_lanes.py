@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from http_downloader.demo.site import picture
@@ -139,7 +140,7 @@ def test_retry_after_of_a_listing_is_honoured(install: Callable[..., Installatio
     with FaultySite([Post(id=1)]) as site:
         site.rule(r"/posts\.json", status(429, {"Retry-After": "1"}), times=1)
         assert machine.sync(f"Danbooru:{site.root}/posts?tags=demo", "--attempts", "1", timeout=30).returncode == 0
-        first, second = site.requests(r"/posts\.json")
+        first, second, _ = site.requests(r"/posts\.json")  # the last one asks for what is behind the first page
         assert 1 <= second.at - first.at < 10
 
 
@@ -191,7 +192,7 @@ def test_too_long_a_wait_is_continued_later(install: Callable[..., Installation]
         assert (run["state"], run["attempt"]) == ("synchronized", 1)
         assert len(machine.on_disk()) == 10
         times = [request.at for request in site.requests(r"/posts\.json")]
-        assert times[1] - times[0] >= 2
+        assert max(later - earlier for earlier, later in pairwise(times)) >= 2
 
 
 def test_child_galleries_in_16_lanes(install: Callable[..., Installation]) -> None:

@@ -33,6 +33,8 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
     extractor = config.setdefault("extractor", {})
     # Flat, unless the template says otherwise; a deeper section of it wins over this one.
     extractor.setdefault("directory", [])
+    # Else danbooru's extractor takes a page on which more than 20 posts are hidden for the last one, and says nothing.
+    extractor.setdefault("threshold", 1)
     config.setdefault("downloader", {}).setdefault("chunk-size", PIECE)
     # A key at the root wins over every section: what must be ours stands there.
     config.update(

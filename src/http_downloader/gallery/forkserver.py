@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ import signal
 import socket
 import struct
 import sys
+from pathlib import Path
+from typing import Any
 
 NUMBER = struct.Struct("!q")
 
@@ -53,7 +56,8 @@ def _preload(template: str | None) -> str:
             raise ValueError(problems[-1] if problems else f"{template} cannot be read") from None
     from gallery_dl import downloader, extractor, postprocessor
 
-    if sum(1 for _ in extractor.extractors()) < 500:
+    chosen = _choose_extractors(config.get(("extractor",), "modules"), config.get(("extractor",), "module-sources"))
+    if sum(1 for _ in extractor.extractors()) < (1 if chosen else 500):
         raise RuntimeError("gallery-dl is installed without its extractors")
     downloader.find("http")
     for name in postprocessor.modules:
@@ -66,6 +70,30 @@ def _preload(template: str | None) -> str:
     gc.collect()
     gc.freeze()
     return str(version.__version__)
+
+
+def _choose_extractors(names: Any, sources: Any) -> bool:
+    """gallery-dl's options `modules` and `module-sources`, which only its command line heeds. False: neither is set.
+
+    An extractor of the operator's own that cannot be loaded is an error here, not a warning.
+    """
+    from gallery_dl import extractor, util
+
+    if names is not None:
+        extractor.modules = names.split(",") if isinstance(names, str) else names
+    modules: list[Any] = []
+    for source in sources or ():
+        if source is None:
+            modules.append(extractor._modules_internal())
+            continue
+        folder = util.expand_path(source["from"] if isinstance(source, dict) else source)
+        files = (
+            source["import"] if isinstance(source, dict) else sorted(file.stem for file in Path(folder).glob("*.py"))
+        )
+        modules.append(extractor._modules_path(folder, files))
+    if modules:
+        extractor._module_iter = itertools.chain.from_iterable(modules)
+    return names is not None or bool(modules)
 
 
 def _serve(control: socket.socket) -> None:
