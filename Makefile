@@ -39,7 +39,7 @@ bench: $(READY) ## Measure side by side with gallery-dl (20 minutes): make bench
 	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-bench-quick: $(READY) ## The same in small, under 2 minutes; fails only when half of a goal is missed
+bench-quick: $(READY) ## The same in small, under 2 minutes; fails only when a row is half as good as its goal
 	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq
 	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
 

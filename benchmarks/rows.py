@@ -43,20 +43,21 @@ class Sizes:
 
 
 QUICK = Sizes(
-    repetitions=2,
     known=2_000,
-    hooked=5,
+    hooked=10,
     lanes_files=100,
     new_files=500,
     big=1 << 27,
-    orders=40,
+    orders=60,
     calls=4,
-    paced=150,
+    paced=100,
     slow_sites=12,
-    slow_files=4,
+    slow_files=2,
     rows=100_000,
     with_cold_start=False,
 )
+"""As many repetitions as in full size, so that one figure that something else on the machine has spoilt is not the
+median; and so much of everything that what each run costs besides its files is the smaller part."""
 
 Row = Callable[[Path, Sizes], Iterator[Line]]
 """Gets an empty folder, which is removed afterwards."""

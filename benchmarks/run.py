@@ -1,6 +1,6 @@
 """`python -m benchmarks.run`: measure the rows, print the table, write the results.
 
-Exit codes: 0 all goals are met (--quick: no row has collapsed), 1 one is not, 2 wrong use.
+Exit codes: 0 all goals are met (--quick: no row has collapsed twice), 1 one is not, 2 wrong use.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         try:
             found = _measure(name, sizes)
+            if options.quick and any(line.collapsed for line in found):
+                # What is really so bad is so twice; a machine that was busy with something else is not.
+                print(f"{plain_table(found)}\nmeasuring {name} once more …", file=sys.stderr, flush=True)
+                found = _measure(name, sizes)
         except (BenchmarkError, AssertionError) as error:
             failures.append(f"{name}: {error}")
             print(failures[-1], file=sys.stderr, flush=True)
@@ -62,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the rows of the table.")
     parser.add_argument("--only", metavar="ROW,…", type=_rows, default=list(ROWS), help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--quick", action="store_true", help="small sizes; fails only when half of a goal is missed")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes; fails only when a row is half as good as its goal"
+    )
     parser.add_argument("--repetitions", type=int, metavar="N", help="of each measurement")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: results.json; with --quick none")
     return parser.parse_args(arguments)

@@ -147,3 +147,20 @@ def test_rows_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         run.main(["--only", "resync,nothing"])
     assert ended.value.code == 2
     assert "no row 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("others", "measured", "code"), [([0.5, 1.0], 2, 0), ([0.5, 0.5], 2, 1), ([1.0], 1, 0)])
+def test_a_quick_row_collapses_when_it_does_so_twice(
+    others: list[float], measured: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = iter(others)
+    monkeypatch.setitem(run.ROWS, "resync", lambda _home, _sizes: iter([line(ours=[2.0], other=[next(figures)])]))
+    assert run.main(["--quick", "--only", "resync"]) == code
+    assert len(others) - len(list(figures)) == measured
+    assert ("collapsed: resync" in capsys.readouterr().out) == bool(code)
+
+
+def test_in_full_size_a_missed_goal_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.ROWS, "resync", lambda _home, _sizes: iter([line(ours=[2.0], other=[1.5])]))
+    assert run.main(["--only", "resync", "--output", str(tmp_path / "results.json")]) == 1
+    assert run.main(["--quick", "--only", "resync"]) == 0
