@@ -13,9 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from http_downloader.amqp import deliveries, outage, session
-from http_downloader.amqp.confirms import MOST_UNCONFIRMED, Outgoing
+from http_downloader.amqp.confirms import MOST_UNCONFIRMED
 from http_downloader.amqp.connection import Broker
 from http_downloader.amqp.deliveries import Delivery
+from http_downloader.amqp.frames import Outgoing
 from http_downloader.amqp.topology import BrokerRefused, Topology
 from http_downloader.amqp.wire import EventFormat
 from http_downloader.domain.events import Event, EventType
@@ -284,7 +285,7 @@ def test_an_address_that_is_a_whole_text_stays_out_of_the_headers(admin: Admin) 
     async def story() -> None:
         format_ = EventFormat(queues={EventType.FILE_DOWNLOADED: queue}, content_type="")
         async with running(Broker(SHARED_URL, topology(queue), orders_queue=None)) as broker:
-            assert await broker.publish([format_.message(novel)]) == {novel.message_id}
+            assert await broker.publish(format_.messages([novel])) == {novel.message_id}
 
     run(story())
     ((properties, _),) = admin.drain(queue)

@@ -6,35 +6,21 @@ A message is safe when the broker has confirmed it *and* has not returned it: wh
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
 import pika
+from pika import exceptions
 
+from .frames import Outgoing, published
 from .topology import ask
 
 MOST_UNCONFIRMED = 2000
 """Messages in flight, over all calls of `Broker.publish`."""
 CHUNK = 200
 """Messages written in one go, before the loop gets air for heartbeats and deliveries."""
-PERSISTENT = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """One message to publish.
-
-    properties: may be those of a received message; persistence and message id are set on a copy of them.
-    """
-
-    routing_key: str
-    body: bytes
-    message_id: str
-    properties: pika.BasicProperties = field(default_factory=pika.BasicProperties)
 
 
 class Batch:
@@ -47,8 +33,8 @@ class Batch:
         self.settled.set()
         self._in_flight = 0
 
-    def sent(self) -> None:
-        self._in_flight += 1
+    def sent(self, count: int) -> None:
+        self._in_flight += count
         self.settled.clear()
 
     def settle(self, message_id: str, *, safe: bool) -> None:
@@ -86,17 +72,22 @@ class Publisher:
             await self._roomy.wait()
         return False
 
-    def send(self, message: Outgoing, batch: Batch) -> None:
-        properties = message.properties
-        if properties.message_id != message.message_id or properties.delivery_mode != PERSISTENT or properties.user_id:
-            properties = copy.copy(properties)
-            properties.message_id = message.message_id
-            properties.delivery_mode = PERSISTENT
-            properties.user_id = None  # of a message passed on: the broker closes the channel over any name but ours
-        self._channel.basic_publish(self._exchange, message.routing_key, message.body, properties, mandatory=True)
-        self._last_tag += 1
-        self._in_flight[self._last_tag] = message, batch
-        batch.sent()
+    def send(self, chunk: Sequence[Outgoing], batch: Batch) -> None:
+        """Write a chunk in one go; or nothing of it, when a message among it cannot be expressed."""
+        channel = self._channel
+        if not channel.is_open:
+            raise exceptions.ChannelWrongStateError("the channel is not open")
+        data = published(
+            chunk,
+            exchange=self._exchange,
+            channel_number=channel.channel_number,
+            longest_body=channel.connection._body_max_length,
+        )
+        channel.connection._output_marshaled_frames([data])
+        for tag, message in enumerate(chunk, self._last_tag + 1):
+            self._in_flight[tag] = message, batch
+        self._last_tag += len(chunk)
+        batch.sent(len(chunk))
 
     def block(self, reason: str) -> None:
         self.blocked = reason

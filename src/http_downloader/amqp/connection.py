@@ -14,8 +14,9 @@ import structlog
 from pika import exceptions
 
 from .address import parse_address
-from .confirms import CHUNK, Batch, Outgoing
+from .confirms import CHUNK, Batch
 from .deliveries import Delivery
+from .frames import Outgoing
 from .outage import LONGEST_PAUSE, REFUSALS, pauses, sentence
 from .session import Session
 from .topology import BrokerRefused, Topology, ask_apart
@@ -92,8 +93,7 @@ class Broker:
         sent = 0
         while sent < len(messages) and await publisher.has_room():
             chunk = messages[sent : sent + CHUNK]
-            for message in chunk:
-                publisher.send(message, batch)
+            publisher.send(chunk, batch)
             sent += len(chunk)
             await asyncio.sleep(0)
         await batch.settled.wait()

@@ -13,8 +13,8 @@ from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
 from ..domain.errors import CatalogError
 from ..domain.events import Event
-from .confirms import Outgoing
 from .connection import Broker
+from .frames import Outgoing
 from .wire import EventFormat
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class Relay:
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Publish events that need no outbox. Returns when all are confirmed, however long the broker is away."""
-        left = [self._format.message(event) for event in events]
+        left = self._format.messages(events)
         while left:
             safe = await self._broker.publish(left)
             left = [message for message in left if message.message_id not in safe]
@@ -89,13 +89,11 @@ class Relay:
         waiting = await self._calls(outbox.waiting, self._owner, BATCH)
         if not waiting:
             return False
+        with_queue = [(row, event) for row, event in waiting if event.type in self._format.queues]
+        done = [row for row, event in waiting if event.type not in self._format.queues]  # configured away since
         messages: dict[str, tuple[list[int], Outgoing]] = {}
-        done = []
-        for row, event in waiting:
-            if event.type not in self._format.queues:
-                done.append(row)  # its queue was configured away since
-                continue
-            message = self._format.message(event)
+        outgoing = self._format.messages([event for _, event in with_queue])
+        for (row, _), message in zip(with_queue, outgoing, strict=True):
             messages.setdefault(message.message_id, ([], message))[0].append(row)
         safe = await self._broker.publish([message for _, message in messages.values()])
         done += [row for message_id in safe for row in messages[message_id][0]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,9 @@ import pika
 
 from ..domain.errors import OrderRejected
 from ..domain.events import Event, EventType
-from .confirms import PERSISTENT, Outgoing
 from .deliveries import Delivery
+from .frames import LONGEST_SHORT_STRING, Outgoing
 from .headers import fit
-
-LONGEST_SHORT_STRING = 255
-"""Bytes of a property such as correlation_id; a longer one closes the channel."""
 
 LONGEST_REASON = 1000
 
@@ -35,21 +32,32 @@ class EventFormat:
     queues: Mapping[EventType, str]
     content_type: str
 
-    def message(self, event: Event) -> Outgoing:
-        message_id = event.message_id
-        return Outgoing(
-            routing_key=self.queues[event.type],
-            body=_encode(event.body).encode("utf-8", errors="replace"),
-            message_id=message_id,
-            properties=pika.BasicProperties(
-                message_id=message_id,
-                delivery_mode=PERSISTENT,
-                content_type=self.content_type or None,
-                correlation_id=short(event.correlation_id),
-                type=str(event.type),
-                timestamp=int(time.time()),
-                headers={key: _header(value) for key, value in event.headers.items() if not _is_too_long(value)},
-            ),
+    def messages(self, events: Sequence[Event]) -> list[Outgoing]:
+        """One for each event, in their order. Neighbours share their properties where they are equal, as are those
+        of a run's skips."""
+        messages: list[Outgoing] = []
+        last: Event | None = None
+        for event in events:
+            if last is None or not _share_properties(last, event):
+                properties = self._properties(event)
+            last = event
+            messages.append(
+                Outgoing(
+                    routing_key=self.queues[event.type],
+                    body=_encode(event.body).encode("utf-8", errors="replace"),
+                    message_id=event.message_id,
+                    properties=properties,
+                )
+            )
+        return messages
+
+    def _properties(self, event: Event) -> pika.BasicProperties:
+        return pika.BasicProperties(
+            content_type=self.content_type or None,
+            correlation_id=short(event.correlation_id),
+            type=str(event.type),
+            timestamp=int(time.time()),
+            headers={key: _header(value) for key, value in event.headers.items() if not _is_too_long(value)},
         )
 
 
@@ -98,6 +106,10 @@ def short(text: str | None) -> str | None:
     return (
         None if text is None else text.replace("\x00", "\ufffd").encode()[:LONGEST_SHORT_STRING].decode(errors="ignore")
     )
+
+
+def _share_properties(one: Event, other: Event) -> bool:
+    return (one.type, one.correlation_id, one.headers) == (other.type, other.correlation_id, other.headers)
 
 
 def _header(value: Any) -> Any:
