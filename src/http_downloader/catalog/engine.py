@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import random
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -45,6 +47,9 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.identity = ""
+        self.turn = threading.Lock() if self.is_sqlite else contextlib.nullcontext()
+        """Held by the one transaction of this process that writes. SQLite lets only one write at a time, and has
+        the others look again after a while, when it may have been free for long."""
 
     @property
     def is_sqlite(self) -> bool:
@@ -101,7 +106,7 @@ def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[C
     def run(catalog: Catalog, /, *args: P.args, **kwargs: P.kwargs) -> R:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with catalog.engine.begin() as db:
+                with catalog.turn, catalog.engine.begin() as db:
                     return function(db, *args, **kwargs)
             except DBAPIError as error:
                 if attempt == ATTEMPTS or not (isinstance(error, IntegrityError) or _is_conflict(error)):
