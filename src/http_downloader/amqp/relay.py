@@ -81,7 +81,7 @@ class Relay:
             await asyncio.sleep(PAUSE)
 
     async def _relay_batch(self) -> bool:
-        """True when something was confirmed, and more may wait."""
+        """True when more may wait that nobody wakes us for."""
         async with self._turn:  # run() and drain() would send the same rows twice
             return await self._relay_waiting()
 
@@ -99,4 +99,6 @@ class Relay:
         done += [row for message_id in safe for row in messages[message_id][0]]
         if done:
             await self._calls(outbox.confirmed, done)
-        return bool(done)
+        # Who adds an event wakes us. Only the last event of a run may have waited here for others of that run.
+        held_back = len(waiting) == BATCH or any(not event.ends_run for _, event in waiting)
+        return bool(done) and held_back

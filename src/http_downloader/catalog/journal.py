@@ -26,6 +26,8 @@ CANDIDATES = 20
 LOG_LENGTH = 20_000
 """Characters of a run's log that are kept: the tail tells how it ended."""
 
+_IDENTITY = sa.select(catalog.c.id).order_by(catalog.c.created_at).limit(1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -183,9 +185,10 @@ def claim(
     for candidate in candidates:
         # A source that has moved may have runs of two sites, and an order for it may arrive right now.
         db.execute(sa.select(sources.c.id).where(sources.c.id == candidate.source_id).with_for_update())
-        by_site = db.execute(running.where(other.c.site == candidate.site)).scalar_one()
-        by_source = db.execute(running.where(other.c.source_id == candidate.source_id)).scalar_one()
-        if by_site >= site_concurrency or by_source:
+        by_site = running.where(other.c.site == candidate.site).scalar_subquery()
+        by_source = running.where(other.c.source_id == candidate.source_id).scalar_subquery()
+        counted = db.execute(sa.select(by_site.label("by_site"), by_source.label("by_source"))).one()
+        if counted.by_site >= site_concurrency or counted.by_source:
             continue
         taken = db.execute(
             sa.update(runs)
@@ -205,10 +208,10 @@ def claim(
 
 
 def _claim(db: Connection, run: int) -> Claim:
-    row = db.execute(sa.select(runs).where(runs.c.id == run)).one()
+    row = db.execute(sa.select(runs, _IDENTITY.scalar_subquery().label("identity")).where(runs.c.id == run)).one()
     return Claim(
         run=row.id,
-        run_id=run_name(db, row.id),
+        run_id=f"{row.identity}-{row.id}",
         source_id=row.source_id,
         url=row.url,
         content_path=row.content_path,
@@ -223,8 +226,7 @@ def _claim(db: Connection, run: int) -> Claim:
 
 
 def run_name(db: Connection, run: int) -> str:
-    identity = db.execute(sa.select(catalog.c.id).order_by(catalog.c.created_at)).scalar()
-    return f"{identity}-{run}"
+    return f"{db.execute(_IDENTITY).scalar()}-{run}"
 
 
 def _expire(db: Connection, now: datetime) -> None:

@@ -197,6 +197,7 @@ class _Private:
                 logging.getLogger("cookies").warning("%s", error)
 
     def _copy(self, file: Path, handler: LogHandler) -> Path:
+        self._folder.parent.mkdir(0o700, parents=True, exist_ok=True)
         copy = cookies.copy_private(file, self._folder)
         self._copies.append((file, copy, cookies.read_cookies(copy)))
         handler.hide(cookies.values(copy))

@@ -23,7 +23,7 @@ class RunRequest:
     content_root: Path
     content_path: str
     run_folder: Path
-    """Private to this run, kept over its attempts."""
+    """Private to this run, kept over its attempts. Made by whoever puts something there: most runs do not."""
     lock_file: Path
     """Held for as long as the process lives: two processes never work on one source."""
     cookies_folder: Path

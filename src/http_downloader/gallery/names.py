@@ -104,6 +104,7 @@ class Names:
         folder = path.rpartition("/")[0]
         with self._turn:
             if self._log is None:
+                self._landing_log.parent.mkdir(0o700, parents=True, exist_ok=True)
                 self._log = os.open(self._landing_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             os.write(self._log, (json.dumps(path) + "\n").encode())
             if folder not in self._made_folders:

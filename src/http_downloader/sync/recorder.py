@@ -74,14 +74,16 @@ class Recorder:
 
     async def record(self, batch: Sequence[Listed]) -> list[Failure]:
         """Commit a batch, then announce it. Returns the failures among it."""
-        facts = [fact for listed in batch if (fact := self._fact(listed)) is not None]
+        kept = [listed for listed in batch if listed.outcome is Outcome.KEPT]  # of most runs everything
+        others = [listed for listed in batch if listed.outcome is not Outcome.KEPT]
+        facts = [fact for listed in others if (fact := self._fact(listed)) is not None]
         committed = {
             listed.remote_id: self._event(listed)
-            for listed in batch
+            for listed in others
             if listed.outcome in (Outcome.DOWNLOADED, Outcome.ADOPTED)
         }
-        skipped = [self._event(listed) for listed in batch if self._is_news(listed)]
-        back = [listed.remote_id for listed in batch if self._is_back(listed)]
+        skipped = [self._event(listed) for listed in kept if self._is_news(listed)]
+        back = [listed.remote_id for listed in kept if self._is_back(listed)]
         conflicts: set[str] = set()
         if facts:
             outgoing = {key: event for key, event in committed.items() if self._has_queue(event)}
@@ -148,14 +150,14 @@ class Recorder:
 
     def _is_news(self, listed: Listed) -> bool:
         """Over all attempts of a run each file is announced once: as downloaded, or as skipped."""
-        if listed.outcome is not Outcome.KEPT or listed.remote_id in self._attempt.announced:
+        if listed.remote_id in self._attempt.announced:
             return False
         known = self._attempt.known.get(listed.remote_id)
         return known is None or not known.announced
 
     def _is_back(self, listed: Listed) -> bool:
         known = self._attempt.known.get(listed.remote_id)
-        return listed.outcome is Outcome.KEPT and known is not None and known.state is not FileState.PRESENT
+        return known is not None and known.state is not FileState.PRESENT
 
     def _has_queue(self, event: Event) -> bool:
         return self._outlet is not None and event.type in self._outlet.types

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import shutil
 import time
@@ -156,15 +155,13 @@ class Runner:
 
     async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
         settings = self._settings
-        folder = self._run_folder(claim)
-        await asyncio.to_thread(folder.mkdir, 0o700, parents=True, exist_ok=True)
         return RunRequest(
             run_id=claim.run_id,
             source_id=claim.source_id,
             url=claim.url,
             content_root=settings.content_root,
             content_path=claim.content_path,
-            run_folder=folder,
+            run_folder=self._run_folder(claim),
             lock_file=settings.runtime_path / "locks" / f"source-{claim.source_id}",
             cookies_folder=settings.cookies_folder,
             cache_file=settings.runtime_path / "cache.sqlite3",
