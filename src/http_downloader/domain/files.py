@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -52,8 +53,8 @@ class KnownFile:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A run hands over thousands of these: the state that dataclasses gather for pickle costs several times that.
-        values = (self.path, self.state.value, self.size, self.sha256, self.validator)
-        return _known_file, (*values, self.announced, self.gone_runs, self.retry)
+        # The state goes as the member that it is, which pickle writes once and then refers to.
+        return _known_file, _values_of(self)
 
     @property
     def is_left_alone(self) -> bool:
@@ -61,11 +62,22 @@ class KnownFile:
         return self.state is FileState.ABSORBED or (self.state is FileState.UNAVAILABLE and not self.retry)
 
 
-def _known_file(path: str | None, state: str, size: int | None, *rest: Any) -> KnownFile:
-    sha256, validator, announced, gone_runs, retry = rest
+_values_of = attrgetter(*(field.name for field in fields(KnownFile)))
+
+
+def _known_file(
+    path: str | None,
+    state: FileState,
+    size: int | None,
+    sha256: str | None,
+    validator: str | None,
+    announced: bool,
+    gone_runs: int,
+    retry: bool,
+) -> KnownFile:
     return KnownFile(
         path=path,
-        state=FileState(state),
+        state=state,
         size=size,
         sha256=sha256,
         validator=validator,
