@@ -393,7 +393,7 @@ def test_orders_header_is_cut_to_what_fits(orders: list[str], more: int) -> None
 )
 def test_bodies_are_exactly_the_documented_ones(event: Event, body: bytes) -> None:
     """Nothing more goes into a body; all else travels in properties and headers."""
-    message = EventFormat(queues=dict.fromkeys(EventType, "q"), content_type="application/json").message(event)
+    message = EventFormat(queues=dict.fromkeys(EventType, "q"), content_type="application/json").messages([event])[0]
     assert message.body == body
     assert message.message_id == event.message_id
     assert message.properties.correlation_id == "ticket"
