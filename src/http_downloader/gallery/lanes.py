@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Transfers that wait for each lane: more, and signed URLs run out before their turn."""
+
+MKDIR_ATTEMPTS = 20
+"""Runs share the folder in which their part folders lie, and each removes it at its end when it is empty."""
 
 
 class RateLimitedError(Exception):
@@ -107,11 +110,17 @@ class Lane:
     def __init__(self, number: int, partial: Path, base: str, report: Report) -> None:
         self.number = number
         self.folder = partial / str(number)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._base = base
         self._report = report
         self._path = ""
         self._next = 0.0
+
+    def open(self) -> None:
+        """Make the part folder, when there is something to transfer: most runs find everything in place."""
+        for _ in range(MKDIR_ATTEMPTS - 1):
+            with suppress(FileNotFoundError):  # a run that has ended just now took away what was still empty
+                return self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder.mkdir(parents=True, exist_ok=True)
 
     def sweep(self) -> None:
         """What an earlier transfer left behind must never be taken for the beginning of this one."""
@@ -172,9 +181,13 @@ class Lanes:
             thread.join()
 
     def _work(self, lane: Lane) -> None:
+        opened = False
         while (transfer := self._queue.get()) is not None:
             try:
                 if not self._halt.is_set():
+                    if not opened:
+                        lane.open()
+                        opened = True
                     transfer.perform(lane)
             except BaseException as error:
                 self._failed(error)
