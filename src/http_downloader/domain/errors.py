@@ -7,6 +7,7 @@ DownloaderError
  ├── BrokerError          RabbitMQ refuses what we ask of it
  ├── GalleryError         gallery-dl could not be started
  ├── ContentError         the content folder cannot be used
+ ├── SourceBusyError      a run of the source is under way
  └── LeaseLost            another worker took over this run; nothing more may be written for it
 """
 
@@ -54,6 +55,10 @@ class ContentError(DownloaderError):
     exit_code = Exit.UNAVAILABLE
 
 
+class SourceBusyError(DownloaderError):
+    exit_code = Exit.FAILED_TRANSIENT
+
+
 class LeaseLost(DownloaderError):
     exit_code = Exit.UNAVAILABLE
 
@@ -73,6 +78,7 @@ class OrderFault(StrEnum):
     NO_EXTRACTOR = "no-extractor"
     TRUNCATED_URL = "truncated-url"
     BAD_CONTENT_PATH = "bad-content-path"
+    BAD_REMOTE_DELETES = "bad-remote-deletes"
 
 
 class OrderRejected(DownloaderError):

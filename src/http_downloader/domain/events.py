@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +13,7 @@ from .files import file_key
 class EventType(StrEnum):
     FILE_DOWNLOADED = "file-downloaded"
     FILE_SKIPPED = "file-skipped"
+    FILE_REMOVED = "file-removed"
     SOURCE_SYNCHRONIZED = "source-synchronized"
     SOURCE_SYNC_FAILED = "source-sync-failed"
 
@@ -51,6 +52,11 @@ class RunContext:
     run_id: str
     source_id: int
     correlation_id: str | None = None
+    headers: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    """Of events that have no more to say. One object for all of them: a run may have very many."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "headers", {"run_id": self.run_id})
 
 
 def file_event(
@@ -64,16 +70,34 @@ def file_event(
     sha256: str | None = None,
 ) -> Event:
     """`filename` is relative to the source's content_path."""
-    headers = {"run_id": run.run_id, "url": url, "size": size, "sha256": sha256}
+    facts = {"url": url, "size": size, "sha256": sha256}
+    more = {key: value for key, value in facts.items() if value is not None}
     return Event(
         type=kind,
         run_id=run.run_id,
         source_id=run.source_id,
         body={"source_id": run.source_id, "filename": filename},
         subject=remote_id,
-        headers={key: value for key, value in headers.items() if value is not None},
+        headers={**run.headers, **more} if more else run.headers,
         correlation_id=run.correlation_id,
     )
+
+
+def file_removed(
+    run: RunContext,
+    *,
+    remote_id: str,
+    filename: str,
+    removal: str,
+    url: str | None = None,
+    size: int | None = None,
+    sha256: str | None = None,
+) -> Event:
+    """`removal`: `trash` when it can be restored, `delete` when nothing of it is left here."""
+    event = file_event(
+        EventType.FILE_REMOVED, run, remote_id=remote_id, filename=filename, url=url, size=size, sha256=sha256
+    )
+    return replace(event, body={**event.body, "removal": removal})
 
 
 MAX_ORDERS_HEADER = 60_000

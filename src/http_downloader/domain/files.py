@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from operator import attrgetter
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 UNAVAILABLE_AFTER_RUNS = 3
 """A file that answers 404 or 410 in so many runs is *unavailable* and no longer fails its run."""
@@ -31,11 +30,24 @@ class FileState(StrEnum):
     """In place here, but not in the last complete listing; the local file stays."""
     ABSORBED = "absorbed"
     """Downloaded, then taken by a post-processor of the operator (packed into an archive, say)."""
+    TRASHED = "trashed"
+    """Gone at the remote, and moved to the trash, from where it can be restored."""
+    REMOVED = "removed"
+    """Gone at the remote, and nothing of it is here any more."""
+    FORGOTTEN = "forgotten"
+    """Deleted here on purpose: it is not downloaded again."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Nothing of it lies in its folder, and none of its names is taken."""
+        return self in (FileState.TRASHED, FileState.REMOVED, FileState.FORGOTTEN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownFile:
-    """What a run needs to know of a file: `path` is relative to CONTENT_ROOT; `size` in bytes."""
+class KnownFile(NamedTuple):
+    """What a run needs to know of a file: `path` is relative to CONTENT_ROOT; `size` in bytes.
+
+    A tuple: a run reads and hands over thousands of these, and nothing is cheaper to make and to pickle.
+    """
 
     path: str | None
     state: FileState
@@ -51,40 +63,12 @@ class KnownFile:
     retry: bool = True
     """For an unavailable file: whether it is time to try again."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A run hands over thousands of these: the state that dataclasses gather for pickle costs several times that.
-        # The state goes as the member that it is, which pickle writes once and then refers to.
-        return _known_file, _values_of(self)
-
     @property
     def is_left_alone(self) -> bool:
         """Not to be fetched although it is not in place."""
-        return self.state is FileState.ABSORBED or (self.state is FileState.UNAVAILABLE and not self.retry)
-
-
-_values_of = attrgetter(*(field.name for field in fields(KnownFile)))
-
-
-def _known_file(
-    path: str | None,
-    state: FileState,
-    size: int | None,
-    sha256: str | None,
-    validator: str | None,
-    announced: bool,
-    gone_runs: int,
-    retry: bool,
-) -> KnownFile:
-    return KnownFile(
-        path=path,
-        state=state,
-        size=size,
-        sha256=sha256,
-        validator=validator,
-        announced=announced,
-        gone_runs=gone_runs,
-        retry=retry,
-    )
+        if self.state is FileState.UNAVAILABLE:
+            return not self.retry
+        return self.state in (FileState.ABSORBED, FileState.FORGOTTEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

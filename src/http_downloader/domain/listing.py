@@ -58,4 +58,7 @@ def narrowing_options(config: Callable[[str], Any]) -> list[str]:
     narrowing += [name for name in NARROWING_WHEN_FALSE if config(name) is False]
     if config("include") not in (None, "all"):
         narrowing.append("include")
+    if config("threshold") not in (None, 0, 1):
+        # danbooru sites leave hidden posts out of their pages: a short page need not be the last one.
+        narrowing.append("threshold")
     return narrowing

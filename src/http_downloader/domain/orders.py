@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from .errors import OrderFault, OrderRejected
+from .removals import RemoteDeletes
 
 MAX_BODY = 256 * 1024
 """Bytes. An order is a few hundred bytes; this bounds what garbage may cost."""
@@ -50,6 +51,8 @@ class Order:
     source_id: int
     url: str
     content_path: str
+    remote_deletes: RemoteDeletes | None = None
+    """The most that may be done about files that are gone at the remote; None: as the source is set."""
 
 
 def parse_order(body: bytes) -> Order:
@@ -67,16 +70,27 @@ def parse_order(body: bytes) -> Order:
     for key in ("source_id", "url", "content_path"):
         if key not in fields:
             _reject(OrderFault.MISSING_KEY, f"the order has no key {key!r}")
-    return make_order(fields["source_id"], fields["url"], fields["content_path"])
+    return make_order(
+        fields["source_id"], fields["url"], fields["content_path"], remote_deletes=fields.get("remote_deletes")
+    )
 
 
-def make_order(source_id: object, url: object, content_path: object) -> Order:
-    """Check the three values of an order, wherever they come from. Raises `OrderRejected`."""
+def make_order(source_id: object, url: object, content_path: object, *, remote_deletes: object = None) -> Order:
+    """Check the values of an order, wherever they come from. Raises `OrderRejected`."""
     return Order(
         source_id=check_source_id(source_id),
         url=check_url(url),
         content_path=check_content_path(content_path),
+        remote_deletes=check_remote_deletes(remote_deletes),
     )
+
+
+def check_remote_deletes(value: object) -> RemoteDeletes | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in list(RemoteDeletes):
+        _reject(OrderFault.BAD_REMOTE_DELETES, f"remote_deletes must be keep, trash or delete, not {_show(value)}")
+    return RemoteDeletes(value)
 
 
 def check_source_id(value: object) -> int:

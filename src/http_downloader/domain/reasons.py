@@ -48,6 +48,11 @@ class Reason(StrEnum):
     # The files could not be written, or not fetched.
     DISK_FULL = "disk-full", Kind.TRANSIENT, "the disk is full"
     STORAGE_ERROR = "storage-error", Kind.TRANSIENT, "the content folder cannot be written"
+    ROOT_NOT_MOUNTED = (
+        "root-not-mounted",
+        Kind.TRANSIENT,
+        "CONTENT_ROOT is not the folder that the catalog speaks of (is its disk mounted?)",
+    )
     FILES_FAILED = "files-failed", Kind.TRANSIENT, "some files could not be downloaded"
     # Trying again changes nothing until somebody acts.
     LOGIN_REQUIRED = "login-required", Kind.PERMANENT, "the site refuses access; check cookies or login"
@@ -66,6 +71,11 @@ class Reason(StrEnum):
     EMPTY_LISTING = "empty-listing", Kind.GAP, "the listing is empty although files of this source are known"
     EXTRACTOR_WARNING = "extractor-warning", Kind.GAP, "gallery-dl warned that it may not see everything"
     ERROR_IGNORED = "error-ignored", Kind.GAP, "a listing request failed and was passed over"
+    COOKIES_EXPIRED = (
+        "cookies-expired",
+        Kind.GAP,
+        "all cookies for this site have expired: it may show less to visitors",
+    )
     CHILD_FAILED = "child-failed", Kind.GAP, "a linked gallery could not be read"
     CHILD_UNSUPPORTED = "child-unsupported", Kind.GAP, "a linked gallery is of a site that gallery-dl does not know"
     # Asked to stop.

@@ -34,7 +34,8 @@ class RunState(StrEnum):
 @dataclass(slots=True, kw_only=True)
 class Counts:
     """What one run did, over all its attempts. `bytes` counts what was downloaded; `absorbed` files were, too, and
-    then a post-processor took them away: they have no event."""
+    then a post-processor took them away: they have no event. `missing` files are gone at the remote and still here,
+    `held` ones among them wait for a person; `removed` ones are in the trash, or deleted."""
 
     listed: int = 0
     downloaded: int = 0
@@ -43,6 +44,8 @@ class Counts:
     failed: int = 0
     unavailable: int = 0
     missing: int = 0
+    held: int = 0
+    removed: int = 0
     bytes: int = 0
 
     def as_dict(self) -> dict[str, int]:
