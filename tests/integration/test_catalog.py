@@ -21,15 +21,17 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.dialects import mysql
 
-from http_downloader.catalog import files, journal, migrations, outbox, schema
+from http_downloader.catalog import files, journal, migrations, outbox, removals, schema
 from http_downloader.catalog.engine import Catalog, open_catalog, query, transaction
 from http_downloader.catalog.journal import Claim, Submitted
+from http_downloader.catalog.removals import Removed
 from http_downloader.domain.errors import CatalogError, LeaseLost, SettingsError
 from http_downloader.domain.events import Event, EventType, RunContext, file_event, source_synchronized
 from http_downloader.domain.files import UNAVAILABLE_RETRY, FileFact, FileState, Words, is_unavailable
 from http_downloader.domain.listing import Gap
 from http_downloader.domain.orders import FIRST_LOCAL_SOURCE_ID, MAX_SOURCE_ID, Order
 from http_downloader.domain.reasons import Reason
+from http_downloader.domain.removals import Decision, Missing, Verdict
 from http_downloader.domain.runs import Ending, RunState
 
 ENGINES = ("sqlite", "postgresql", "mariadb")
@@ -193,6 +195,13 @@ def put_back(
 
 def fact(remote_id: str, path: str | None = None, state: FileState = FileState.PRESENT, **more: Any) -> FileFact:
     return FileFact(remote_id=remote_id, path=path or f"one/{remote_id}", state=state, **more)
+
+
+def mark_missing(catalog: Catalog, claimed: Claim, remote_ids: list[str], now: datetime) -> None:
+    """What a complete listing without these files leaves behind."""
+    series = Missing(times=1, since=now, last=now, since_run=claimed.run, fingerprint="f", beside=0)
+    decision = Decision(verdict=Verdict.MISSING, missing=series)
+    removals.settle(catalog, claimed, dict.fromkeys(remote_ids, decision), {})
 
 
 def told(claimed: Claim, remote_id: str, **more: Any) -> Event:
@@ -376,13 +385,13 @@ def test_an_older_schema(new_database: str, opening: Callable[..., Catalog], mon
     """SQLite is brought up to date; a server only when it is asked for: other workers may be at work there."""
     opening(new_database)
     upgraded: list[sa.Engine] = []
-    monkeypatch.setattr(migrations, "known", lambda: ["0002", "0001"])
-    monkeypatch.setattr(migrations, "newest", lambda: "0002")
+    monkeypatch.setattr(migrations, "known", lambda: ["9998", "0002", "0001"])
+    monkeypatch.setattr(migrations, "newest", lambda: "9998")
     monkeypatch.setattr(migrations, "upgrade", upgraded.append)
     if new_database.startswith("sqlite"):
         opening(new_database)
     else:
-        with pytest.raises(CatalogError, match="older schema 0001; run: http-downloader db upgrade"):
+        with pytest.raises(CatalogError, match="older schema 0002; run: http-downloader db upgrade"):
             open_catalog(new_database)
         assert upgraded == []
         opening(new_database, upgrade=True)
@@ -746,7 +755,8 @@ def test_a_zombie_writes_nothing(catalog: Catalog, taken_over: bool) -> None:
     before = everything(catalog)
     writes: list[Callable[[], object]] = [
         lambda: files.record(catalog, zombie, [fact("c")], {"c": told(zombie, "c")}, NOW),
-        lambda: files.mark_missing(catalog, zombie, ["a"], NOW),
+        lambda: mark_missing(catalog, zombie, ["a"], NOW),
+        lambda: removals.removed(catalog, zombie, [Removed(remote_id="a", trash_path=None, kept=False)], [], NOW),
         lambda: files.mark_present(catalog, zombie, ["a"]),
         lambda: put_back(catalog, zombie),
         lambda: put_back(catalog, zombie, same_attempt=True),
@@ -864,7 +874,7 @@ def test_names_that_look_alike_stay_distinct(catalog: Catalog) -> None:
     assert files.record(catalog, claimed, facts, {}, NOW) == set()
     assert paths(catalog) == {name: f"folder1/{name}" for name in LOOKALIKES}
     assert set(files.known_files(catalog, claimed, NOW)) == set(LOOKALIKES)
-    files.mark_missing(catalog, claimed, LOOKALIKES[::2], NOW)
+    mark_missing(catalog, claimed, LOOKALIKES[::2], NOW)
     known = files.known_files(catalog, claimed, NOW)
     assert [name for name in LOOKALIKES if known[name].state is FileState.MISSING] == LOOKALIKES[::2]
     for name in LOOKALIKES:
@@ -877,7 +887,7 @@ def test_one_remote_id_in_two_sources(catalog: Catalog) -> None:
     first, second = started(catalog, 1), started(catalog, 2)
     files.record(catalog, first, [fact("x", "folder1/x")], {}, NOW)
     files.record(catalog, second, [fact("x", "folder2/x")], {}, NOW)
-    files.mark_missing(catalog, second, ["x"], NOW)
+    mark_missing(catalog, second, ["x"], NOW)
     assert files.known_files(catalog, first, NOW)["x"].state is FileState.PRESENT
     assert files.count_by_state(catalog, 1) == {"present": 1}
     assert files.count_by_state(catalog, 2) == {"missing": 1}
@@ -1036,7 +1046,7 @@ def test_missing_and_back(catalog: Catalog) -> None:
     claimed = started(catalog)
     ids = [f"file {n}" for n in range(1001)]
     files.record(catalog, claimed, [fact(one) for one in [*ids, "stays"]], {}, NOW)
-    files.mark_missing(catalog, claimed, [*ids, "never seen"], NOW + LEASE)
+    mark_missing(catalog, claimed, [*ids, "never seen"], NOW + LEASE)
     assert files.count_by_state(catalog, 1) == {"missing": 1001, "present": 1}
     missing = files.list_files(catalog, source_id=1, state=FileState.MISSING, after=0, limit=2000)
     assert {one["missing_since"] for one in missing} == {NOW + LEASE}
@@ -1115,7 +1125,7 @@ def test_files_come_in_pages(catalog: Catalog) -> None:
     for n in range(12):
         files.record(catalog, first, [fact(f"a{n}")], {}, NOW)
         files.record(catalog, second, [fact(f"b{n}", f"two/{n}")], {}, NOW)
-    files.mark_missing(catalog, first, [f"a{n}" for n in range(0, 12, 2)], NOW)
+    mark_missing(catalog, first, [f"a{n}" for n in range(0, 12, 2)], NOW)
 
     def pages(source_id: int | None, state: FileState | None) -> list[str]:
         found, after = [], 0

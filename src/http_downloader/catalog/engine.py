@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -95,6 +96,33 @@ def open_catalog(url: str, *, upgrade: bool = False) -> Catalog:
     return catalog
 
 
+def look_into_catalog(url: str) -> Catalog | None:
+    """Open a catalog to read only: it is neither made nor brought up to date. None when there is none yet.
+
+    Raises as `open_catalog` does, and `CatalogError` for an older schema.
+    """
+    catalog = Catalog(_engine(url, read_only=True))
+    if catalog.is_sqlite and not Path(str(make_url(url).database)).exists():
+        return None
+    try:
+        with catalog.engine.connect() as db:
+            found = migrations.current(db)
+        if found is None:
+            catalog.close()
+            return None
+        if found != migrations.newest():
+            catalog.close()
+            raise CatalogError(
+                f"the catalog at {catalog.address} has schema {found}, and this program works with {migrations.newest()};"
+                " run: http-downloader db upgrade"
+            )
+        catalog.identity = _identity(catalog)
+    except (SQLAlchemyError, TypeError, ValueError) as error:
+        catalog.close()
+        raise _translated(catalog, error) from error
+    return catalog
+
+
 def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[Concatenate[Catalog, P], R]:
     """Make `function(db, …)` one transaction, called as `function(catalog, …)`.
 
@@ -142,7 +170,7 @@ def _identity(db: Connection) -> str:
     return str(db.execute(sa.select(schema.catalog.c.id)).scalar_one())
 
 
-def _engine(text: str) -> Engine:
+def _engine(text: str, *, read_only: bool = False) -> Engine:
     try:
         url = make_url(text)
         url = url.set(drivername=_DRIVERS[url.get_backend_name()])
@@ -151,7 +179,7 @@ def _engine(text: str) -> Engine:
             "DATABASE_URL must be sqlite:///path, postgresql://… or mariadb://… (mysql://…), with nothing else in front"
         ) from error
     try:
-        return _sqlite(url) if url.get_backend_name() == "sqlite" else _server(url)
+        return _sqlite(url, read_only) if url.get_backend_name() == "sqlite" else _server(url)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         driver = url.get_driver_name()
         raise SettingsError(
@@ -159,21 +187,24 @@ def _engine(text: str) -> Engine:
         ) from error
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, read_only: bool) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise SettingsError("DATABASE_URL names an SQLite database in memory; a catalog needs a file")
     path = Path(str(url.database))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CatalogError(f"the folder of the catalog cannot be made: {path.parent}: {error.strerror}") from error
+    if read_only:
+        url = url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogError(f"the folder of the catalog cannot be made: {path.parent}: {error.strerror}") from error
     connect_args = {"timeout": LOCK_WAIT, "check_same_thread": False}
     engine = sa.create_engine(url, connect_args=connect_args, json_serializer=_json)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours: the driver's own would be a deferred one
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in () if read_only else ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")

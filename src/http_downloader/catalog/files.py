@@ -25,6 +25,19 @@ from .schema import files, sources
 CHUNK = 400
 """Values in one IN list: far below what any of the engines allows."""
 
+NOT_MISSING: dict[str, Any] = {
+    "missing_since": None,
+    "missing_last": None,
+    "missing_times": None,
+    "missing_run": None,
+    "missing_beside": None,
+    "fingerprint": None,
+    "hold": None,
+    "hold_run": None,
+    "trash_path": None,
+}
+"""What is remembered of a missing file ends when it is listed again."""
+
 
 @query
 def known_files(db: Connection, claim: Claim, now: datetime, *, validators: bool = False) -> dict[str, KnownFile]:
@@ -45,16 +58,17 @@ def known_files(db: Connection, claim: Claim, now: datetime, *, validators: bool
         ),
     ).where(files.c.source_id == claim.source_id)
     states = {str(state): state for state in FileState}
+    nothing_here = {str(state) for state in FileState if state.is_gone}
     return {
         remote_id: KnownFile(
-            path=path,
-            state=states[state],
-            size=size,
-            sha256=sha256,
-            validator=validator,
-            announced=downloaded_run == claim.run,
-            gone_runs=gone_runs - (gone_run == claim.run),
-            retry=tried_at is None or retry_unavailable(tried_at, now),
+            None if state in nothing_here else path,
+            states[state],
+            size,
+            sha256,
+            validator,
+            downloaded_run == claim.run,
+            gone_runs - (gone_run == claim.run),
+            tried_at is None or retry_unavailable(tried_at, now),
         )
         # Unpacked, not by name: this is read for every run, and is most of what a known file costs here.
         for (
@@ -167,16 +181,17 @@ def _values(claim: Claim, fact: FileFact, row: Mapping[str, Any] | None, now: da
     if row is None:
         values |= {"first_seen_at": now, "gone_runs": 0, "gone_run": None, "path": None, "path_key": None}
         values |= {"size": None, "sha256": None, "downloaded_at": None, "downloaded_run": None, "tried_at": None}
-        values |= {"missing_since": None, "validator": None}
+        values |= {**NOT_MISSING, "validator": None, "removed_at": None}
     if fact.state in (FileState.PRESENT, FileState.ABSORBED):
         values |= {
             "path": fact.path,
             "path_key": None if fact.path is None else file_key(fact.path),
             "size": fact.size,
             "sha256": fact.sha256,
-            "missing_since": None,
+            "removed_at": None,
             "gone_runs": 0,
             "gone_run": None,
+            **NOT_MISSING,
         }
         if fact.downloaded:
             values |= {"downloaded_at": now, "downloaded_run": claim.run, "validator": fact.validator}
@@ -191,27 +206,16 @@ def _values(claim: Claim, fact: FileFact, row: Mapping[str, Any] | None, now: da
 
 
 @transaction
-def mark_missing(db: Connection, claim: Claim, remote_ids: list[str], now: datetime) -> None:
-    """Files that a complete listing did not show. What lies in the folder stays."""
-    journal.guard(db, claim)
-    _set_state(db, claim.source_id, remote_ids, state=FileState.MISSING, missing_since=now)
-
-
-@transaction
 def mark_present(db: Connection, claim: Claim, remote_ids: list[str]) -> None:
     """Files that were missing, and are listed again."""
     journal.guard(db, claim)
-    back = {"missing_since": None, "gone_runs": 0, "gone_run": None}
-    _set_state(db, claim.source_id, remote_ids, state=FileState.PRESENT, **back)
-
-
-def _set_state(db: Connection, source_id: int, remote_ids: list[str], **values: Any) -> None:
+    back = {**NOT_MISSING, "state": FileState.PRESENT, "gone_runs": 0, "gone_run": None}
     keys = [file_key(remote_id) for remote_id in remote_ids]
     for start in range(0, len(keys), CHUNK):
         db.execute(
             sa.update(files)
-            .where(files.c.source_id == source_id, files.c.remote_key.in_(keys[start : start + CHUNK]))
-            .values(**values)
+            .where(files.c.source_id == claim.source_id, files.c.remote_key.in_(keys[start : start + CHUNK]))
+            .values(**back)
         )
 
 

@@ -15,6 +15,7 @@ from ..domain.files import file_key
 from ..domain.listing import Gap
 from ..domain.orders import FIRST_LOCAL_SOURCE_ID, LAST_LOCAL_SOURCE_ID, Order
 from ..domain.reasons import Reason
+from ..domain.removals import RemoteDeletes
 from ..domain.runs import Ending, RunState
 from . import outbox
 from .engine import query, transaction
@@ -47,6 +48,12 @@ class Claim:
     correlation_id: str | None
     counts: dict[str, int]
     log: str = field(repr=False, default="")
+    removals: str = ""
+    """What its earlier attempts said of removals."""
+    source_deletes: RemoteDeletes | None = None
+    """What is done about files that are gone at the remote, where the source says so itself."""
+    order_deletes: RemoteDeletes | None = None
+    """The most that its orders allow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +86,20 @@ def submit(
             if row.message_id == message_id:  # to MariaDB one with a blank at its end is the same
                 return Submitted(run=row.run_id, joined=True)
     _put_source(db, order, site, now)
-    run = db.execute(
-        sa.select(runs.c.id)
+    queued = db.execute(
+        sa.select(runs.c.id, runs.c.remote_deletes)
         .where(runs.c.source_id == order.source_id, runs.c.state == RunState.QUEUED)
         .order_by(runs.c.id.desc())
         .limit(1)
-    ).scalar()
-    joined = run is not None
+    ).first()
+    joined = queued is not None
     place = {"url": order.url, "content_path": order.content_path, "site": site}
-    if joined:
-        db.execute(sa.update(runs).where(runs.c.id == run).values(**place))
+    if queued is not None:
+        run = queued.id
+        # The most careful of all orders that the run answers.
+        earlier = queued.remote_deletes and RemoteDeletes(queued.remote_deletes)
+        allowed = earlier.at_most(order.remote_deletes or earlier) if earlier else order.remote_deletes
+        db.execute(sa.update(runs).where(runs.c.id == run).values(**place, remote_deletes=allowed))
     else:
         made = db.execute(
             sa.insert(runs).values(
@@ -103,6 +114,7 @@ def submit(
                 counts={},
                 gaps=[],
                 log="",
+                remote_deletes=order.remote_deletes,
                 **place,
             )
         )
@@ -208,7 +220,9 @@ def claim(
 
 
 def _claim(db: Connection, run: int) -> Claim:
-    row = db.execute(sa.select(runs, _IDENTITY.scalar_subquery().label("identity")).where(runs.c.id == run)).one()
+    identity = _IDENTITY.scalar_subquery().label("identity")
+    choice = sa.select(runs, sources.c.remote_deletes.label("source_deletes"), identity).join(sources)
+    row = db.execute(choice.where(runs.c.id == run)).one()
     return Claim(
         run=row.id,
         run_id=f"{row.identity}-{row.id}",
@@ -222,11 +236,20 @@ def _claim(db: Connection, run: int) -> Claim:
         correlation_id=row.correlation_id,
         counts=row.counts,
         log=row.log,
+        removals=row.removals or "",
+        source_deletes=row.source_deletes and RemoteDeletes(row.source_deletes),
+        order_deletes=row.remote_deletes and RemoteDeletes(row.remote_deletes),
     )
 
 
 def run_name(db: Connection, run: int) -> str:
     return f"{db.execute(_IDENTITY).scalar()}-{run}"
+
+
+def run_number(run_id: str) -> int:
+    """The row of a run by its name; 0, which no run has, when it is none."""
+    number = run_id.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else 0
 
 
 def _expire(db: Connection, now: datetime) -> None:
@@ -297,6 +320,7 @@ def put_back(
     counts: dict[str, int],
     gaps: list[Gap],
     log: str,
+    removals: str = "",
 ) -> None:
     """End an attempt but not the run. `same_attempt`: it was interrupted or postponed, and does not count.
 
@@ -307,6 +331,7 @@ def put_back(
     place = sa.select(sources.c.url, sources.c.content_path, sources.c.site).where(sources.c.id == claim.source_id)
     values |= db.execute(place).mappings().one()
     values |= {"gaps": _gaps(gaps), "log": log[-LOG_LENGTH:], "reason": ending.reason, "detail": ending.detail}
+    values["removals"] = removals or None
     if same_attempt:
         values["attempt"] = runs.c.attempt - 1
     db.execute(sa.update(runs).where(runs.c.id == claim.run).values(**values))
@@ -324,6 +349,7 @@ def finish(
     gaps: list[Gap],
     log: str,
     events: list[Event],
+    removals: str = "",
 ) -> None:
     """End the run, together with the events that tell of it."""
     guard(db, claim)
@@ -338,6 +364,7 @@ def finish(
             counts=counts,
             gaps=_gaps(gaps),
             log=log[-LOG_LENGTH:],
+            removals=removals or None,
         )
     )
     if ending.state is RunState.SYNCHRONIZED:
@@ -395,6 +422,22 @@ def ending_of(row: dict[str, Any]) -> Ending:
     reason = None if row["reason"] is None else Reason(row["reason"])
     state = RunState(row["state"])
     return Ending(state=state, reason=None if state is RunState.SYNCHRONIZED else reason, detail=row["detail"] or "")
+
+
+@transaction
+def set_remote_deletes(db: Connection, source_id: int, action: RemoteDeletes | None) -> bool:
+    """What is done about files that are gone at this remote; None: as the instance is set. False: no such source."""
+    done = db.execute(sa.update(sources).where(sources.c.id == source_id).values(remote_deletes=action))
+    return done.rowcount > 0 or db.execute(sa.select(sources.c.id).where(sources.c.id == source_id)).first() is not None
+
+
+@query
+def find_source(db: Connection, url: str, source_id: int | None) -> dict[str, Any] | None:
+    """The source with this id or, without one, with this URL."""
+    by_url = sa.and_(sources.c.url_key == file_key(url), sources.c.url == url)
+    choice = sa.select(sources).where(by_url if source_id is None else sources.c.id == source_id)
+    row = db.execute(choice.order_by(sources.c.id)).mappings().first()
+    return None if row is None else dict(row)
 
 
 @query

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -99,6 +100,7 @@ catalog = Table(
     metadata,
     Column("id", _name(12), primary_key=True, doc="random: tells the runs of two catalogs apart"),
     Column("created_at", Instant, nullable=False),
+    Column("root_marked_at", Instant, doc="when CONTENT_ROOT got its marker: without it there, it is not mounted"),
 )
 
 sites = Table(
@@ -117,6 +119,7 @@ sources = Table(
     Column("site", _name(255), nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("synchronized_at", Instant),
+    Column("remote_deletes", _name(8), doc="keep, trash or delete; none: as the instance is set"),
     Index(None, "url_key"),
     Index(None, "content_path"),
 )
@@ -145,6 +148,8 @@ runs = Table(
     Column("counts", JSON, nullable=False),
     Column("gaps", JSON, nullable=False, doc="why the listing was not complete: [[reason, detail], …]"),
     Column("log", _text(), nullable=False, doc="the tail of what gallery-dl and the hooks said"),
+    Column("remote_deletes", _name(8), doc="the most that its orders allow; none: as its source is set"),
+    Column("removals", _text(), doc="one line: what became of files that are gone at the remote"),
     Index(None, "state", "not_before"),
     Index(None, "site", "state"),
     Index(None, "source_id", "state"),
@@ -180,7 +185,7 @@ files = Table(
     Column("first_seen_at", Instant, nullable=False),
     Column("downloaded_at", Instant, doc="none for a file that was adopted"),
     Column("downloaded_run", BigInteger),
-    Column("missing_since", Instant),
+    Column("missing_since", Instant, doc="the first complete listing in a row without it"),
     Column("gone_runs", Integer, nullable=False, doc="runs in a row in which it answered 404 or 410"),
     Column("gone_run", BigInteger, doc="the last of them"),
     Column("tried_at", Instant, doc="last transfer that failed"),
@@ -188,9 +193,21 @@ files = Table(
     Column("title", _text()),
     Column("date", _name(40)),
     Column("tags", JSON, nullable=False),
+    Column("missing_last", Instant, doc="the last one that counted"),
+    Column("missing_times", Integer, doc="how many counted"),
+    Column("missing_run", BigInteger, doc="the run of the first one"),
+    Column("missing_beside", Integer, doc="ids that were new in that run: as many as were lost look like a rename"),
+    Column("fingerprint", _name(64), doc="how those listings were made: another way proves nothing together with it"),
+    Column("hold", _name(24), doc="why it stays although it is gone at the remote"),
+    Column("hold_run", BigInteger, doc="the run whose plan holds it"),
+    Column("pinned", Boolean, nullable=False, server_default=false(), doc="stays whatever the remote says"),
+    Column("trash_path", _text(), doc="relative to CONTENT_ROOT; in state missing: where it is about to go"),
+    Column("removed_at", Instant),
     UniqueConstraint("source_id", "remote_key"),
     UniqueConstraint("path_key"),
     Index(None, "source_id", "state"),
+    Index(None, "hold_run"),
+    Index(None, "state", "removed_at"),
 )
 
 outbox = Table(
