@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -12,24 +13,25 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+import gallery_dl
 from gallery_dl import config, exception, extractor
 
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
-from . import cookies
-from .config import PLACEHOLDER, build_config, cookie_files, secrets_in
+from . import cookies, proof, resolver
+from .config import PLACEHOLDER, build_config, cookie_files, fingerprint, secrets_in
 from .evidence import Evidence, classify
 from .job import MirrorJob, Run
-from .messages import Answer, Asks, Ended, ResolveRequest, RunRequest, Stop, Waiting
+from .messages import Answer, Asks, AsksAddresses, AsksServed, Ended, ResolveRequest, RunRequest, Stop, Waiting
 from .names import OutsideFolderError
 from .network import refuse_private_addresses, watch_answers
 from .reporter import LogHandler, Reporter
-from .resolver import answer_questions
 
 LOCK_WAIT = 15.0
 """Seconds that a process waits for an earlier one of the same source to be gone."""
@@ -46,7 +48,7 @@ def main(control: socket.socket) -> NoReturn:
     try:
         request = connection.recv()
         if isinstance(request, ResolveRequest):
-            answer_questions(connection)
+            resolver.answer_questions(connection)
         else:
             _mirror(connection, request)
     except (EOFError, OSError):
@@ -63,13 +65,14 @@ def _mirror(connection: Connection, request: RunRequest) -> None:
     root.setLevel(min(logging.INFO, request.log_level))
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    questions: queue.SimpleQueue[AsksServed | AsksAddresses] = queue.SimpleQueue()
 
     def held_elsewhere(path: str) -> bool:
         reporter(Asks(path))
         return answers.get()
 
     run = Run(request, evidence, reporter, held_elsewhere)
-    threading.Thread(target=_listen, args=(connection, run, answers), name="control", daemon=True).start()
+    threading.Thread(target=_listen, args=(connection, run, answers, questions), name="control", daemon=True).start()
     try:
         ended = _crawl(run, handler)
     except Exception as error:  # whatever it is, the parent learns of it in one sentence
@@ -79,9 +82,16 @@ def _mirror(connection: Connection, request: RunRequest) -> None:
         ended = replace(ended, failure=replace(ended.failure, detail=detail))
     reporter(ended)
     reporter.close()
+    if ended.failure is None and not ended.gaps and not ended.stopped:
+        proof.answer_questions(connection, questions, run)
 
 
-def _listen(connection: Connection, run: Run, answers: queue.SimpleQueue[bool]) -> None:
+def _listen(
+    connection: Connection,
+    run: Run,
+    answers: queue.SimpleQueue[bool],
+    questions: queue.SimpleQueue[AsksServed | AsksAddresses],
+) -> None:
     """The parent's commands. When the pipe closes, the parent is dead or done with us: nothing may be written later."""
     while True:
         try:
@@ -93,11 +103,13 @@ def _listen(connection: Connection, run: Run, answers: queue.SimpleQueue[bool]) 
                 run.stop()
             case Answer(held):
                 answers.put(held)
+            case AsksServed() | AsksAddresses():
+                questions.put(command)
 
 
 def _crawl(run: Run, handler: LogHandler) -> Ended:
     request, evidence = run.request, run.evidence
-    with _source_lock(request.lock_file) as free:
+    with contextlib.nullcontext(True) if request.rehearsal else _source_lock(request.lock_file) as free:
         if not free:
             return Ended(failure=Failure(reason=Reason.BUSY, detail=Reason.BUSY.sentence))
         try:
@@ -107,6 +119,7 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
         private = _Private(run)
         try:
             effective, dropped = build_config(config._config, request)
+            made_with = deepcopy(effective)  # extractors and our cookies change it
             config._config.clear()
             config._config.update(effective)
             if dropped:
@@ -131,9 +144,11 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
                 detail = f"the site asks to wait {run.rate_limited:.0f} s"
                 failure = Failure(reason=Reason.RATE_LIMITED, detail=detail)
                 return Ended(failure=failure, again_after=run.rate_limited)
-            if evidence.failure is None and not gaps:
+            if evidence.failure is None and not gaps and not request.rehearsal:
                 private.return_cookies()
-            return Ended(gaps=gaps, failure=evidence.failure)
+            how = (request.url, type(found).__name__, gallery_dl.__version__, *private.login())
+            mark = fingerprint(made_with, *how)
+            return Ended(gaps=gaps, failure=evidence.failure, fingerprint=mark, ids_are_stable=run.ids_are_stable)
         finally:
             private.clear()
 
@@ -141,6 +156,7 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
 def _run_job(run: Run, found: Any) -> None:
     """Run gallery-dl's job to its end. Its exit status is ignored: 0 proves nothing."""
     job = type("RunJob", (MirrorJob,), {"run_state": run})(found)
+    run.extractor = job.extractor
     run.open_lanes(_lane_count(job.extractor, run.request.lanes))
     try:
         job.run()
@@ -176,7 +192,7 @@ class _Private:
         """
         named = list(cookie_files(config._config, category, basecategory))
         for section, name in named:
-            section["cookies"] = str(self._copy(Path(name).expanduser(), handler))
+            section["cookies"] = str(self._copy(Path(name).expanduser(), handler, ours=True))
         for section, name in list(cookie_files(config._config, *config._config["extractor"])):
             if Path(name).parent == self._folder:
                 continue
@@ -190,17 +206,22 @@ class _Private:
             if not isinstance(section, dict) or "cookies" in section or (file.stem == category and named):
                 continue
             try:
-                section["cookies"] = str(self._copy(file, handler))
+                section["cookies"] = str(self._copy(file, handler, ours=file.stem == category))
             except cookies.UnreadableCookiesError as error:
                 if file.stem == category:
                     raise
                 logging.getLogger("cookies").warning("%s", error)
 
-    def _copy(self, file: Path, handler: LogHandler) -> Path:
+    def _copy(self, file: Path, handler: LogHandler, *, ours: bool = False) -> Path:
+        """`ours`: it is for the site of this run, not only for what its listing may link to."""
         self._folder.parent.mkdir(0o700, parents=True, exist_ok=True)
         copy = cookies.copy_private(file, self._folder)
-        self._copies.append((file, copy, cookies.read_cookies(copy)))
+        before = cookies.read_cookies(copy)
+        self._copies.append((file, copy, before))
         handler.hide(cookies.values(copy))
+        if ours and before and all(cookies.has_expired(line, time.time()) for line in before.values()):
+            # A visitor's listing looks whole, and lacks what only members see.
+            self._run.evidence.gap(Reason.COOKIES_EXPIRED, f"all cookies in {file.name} have expired")
         return copy
 
     def return_cookies(self) -> None:
@@ -212,6 +233,12 @@ class _Private:
             else:
                 if changed:
                     logging.getLogger("cookies").info("%d cookie(s) in %s were renewed by the site", changed, file.name)
+
+    def login(self) -> list[str]:
+        """Which cookies the run began with that had not expired: who looks decides what is seen."""
+        now = time.time()
+        lines = [line for _, _, before in self._copies for line in before.values()]
+        return sorted(" ".join(cookies.name_of(line)) for line in lines if not cookies.has_expired(line, now))
 
     def clear(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +23,9 @@ and the kernel to pass the pieces on; with more than this, more would be lost wh
 
 Config = dict[str, Any]
 
+_OF_FILES = ("postprocessors", "postprocessor", "archive")
+_OF_ONE_RUN = ("base-directory", "part-directory", "cache", "output", "progress")
+
 _SECRET_WORDS = ("password", "passwd", "token", "secret", "api-key", "api_key", "apikey")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
 _URL_PASSWORD = re.compile(r"://[^/@:\s]*:(?P<password>[^/@\s]+)@")
@@ -33,7 +38,8 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
     extractor = config.setdefault("extractor", {})
     # Flat, unless the template says otherwise; a deeper section of it wins over this one.
     extractor.setdefault("directory", [])
-    # Else danbooru's extractor takes a page on which more than 20 posts are hidden for the last one, and says nothing.
+    # danbooru sites leave hidden posts out of a page, and gallery-dl takes a short page for the last one. Only an
+    # empty page is the last one.
     extractor.setdefault("threshold", 1)
     config.setdefault("downloader", {}).setdefault("chunk-size", PIECE)
     # A key at the root wins over every section: what must be ours stands there.
@@ -48,9 +54,38 @@ def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
             "progress": 0.0,
         }
     )
+    if request.rehearsal:
+        _drop_all_postprocessors(config)
+        config["archive"] = None
     config["cache"] = {"file": str(request.cache_file)}
     config["output"] = {"mode": "null"}
     return config, dropped
+
+
+def fingerprint(config: Config, *how: str) -> str:
+    """What a listing was made with: the configuration without what belongs to one run, without what is done with files
+    when they are there, and without its secrets."""
+    lasting = {key: value for key, value in config.items() if key not in _OF_ONE_RUN}
+    text = json.dumps([_lasting(lasting), *how], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _lasting(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            str(key): "***" if _names_secret(str(key).lower(), inner) else _lasting(inner)
+            for key, inner in value.items()
+            if key not in _OF_FILES
+        }
+    return [_lasting(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _drop_all_postprocessors(section: Config) -> None:
+    """gallery-dl adds up those of all sections: an empty list at the root would change nothing."""
+    section.pop("postprocessors", None)
+    for inner in section.values():
+        if isinstance(inner, dict):
+            _drop_all_postprocessors(inner)
 
 
 def cookie_files(config: Config, *categories: str) -> Iterator[tuple[Config, str]]:

@@ -57,6 +57,18 @@ def values(file: Path) -> list[str]:
     return [line.split("\t")[6] for line in read_cookies(file).values()]
 
 
+def name_of(line: str) -> tuple[str, str]:
+    """Domain and name of a cookie."""
+    fields = line.split("\t")
+    return fields[0].strip(" ").removeprefix("#HttpOnly_"), fields[5]
+
+
+def has_expired(line: str, now: float) -> bool:
+    """`now` in seconds since 1970. A cookie without a time of its own lasts as long as the site lets it."""
+    expires = line.split("\t")[4]
+    return expires.isdecimal() and 0 < int(expires) < now
+
+
 def merge_back(before: dict[Key, str], after: dict[Key, str], file: Path) -> int:
     """Bring what a run changed into the file that all runs share. Returns how many cookies changed.
 

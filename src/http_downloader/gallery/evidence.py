@@ -102,6 +102,8 @@ class Evidence:
                 self._here.refused(self._here.retry_after)
             return
         self.retry_after = seconds_of(headers.get("Retry-After")) if status in REFUSALS else None
+        if method == "HEAD" and status in GONE:
+            return  # a question that was answered: nobody reads a listing this way
         if status >= 400:
             self._unanswered[method, url] = status
         else:

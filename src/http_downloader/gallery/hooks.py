@@ -46,6 +46,11 @@ class Hooks:
         """Known and in place. Called for every unchanged file of a source: it must cost next to nothing."""
         self._report(Listed(remote_id=remote_id, outcome=Outcome.KEPT, filename=filename))
 
+    def on_file_new(self, remote_id: str, path: str, url: str) -> None:
+        """In a rehearsal: it would come in, at this path if its name is known before."""
+        filename = path.removeprefix(self._base)
+        self._report(Listed(remote_id=remote_id, outcome=Outcome.NEW, filename=filename, url=plain(url)))
+
     def on_file_passed(self, remote_id: str) -> None:
         self._report(Listed(remote_id=remote_id, outcome=Outcome.PASSED))
 

@@ -6,6 +6,7 @@ What is overridden here is checked against the installed gallery-dl by `tests/un
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from .lanes import Gate, Lane, Lanes, RateLimit, RateLimitedError
 from .messages import Expects, RunRequest, Waiting
 from .names import Names, OutsideFolderError, clean
 from .refresh import Refresh
+from .restore import Restore
 from .transfer import Transfer, bytes_per_second, downloader_for, point
 
 MISSING = "\x00"
@@ -35,6 +37,9 @@ MISSING = "\x00"
 
 _ENVIRONMENT_MATTERS = bool(getproxies()) or bool({"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} & os.environ.keys())
 """Whether requests would find anything in the environment, which stays as the service was started with."""
+
+_POSITION = re.compile(r"\{(?:num|page|_?index|index_file)\b")
+"""Fields of remote ids that count files: when one of them is gone, those behind it get other ids."""
 
 SKIPPED = object()
 """The listed file is here: counts for gallery-dl's abort:N."""
@@ -67,6 +72,10 @@ class Run:
         self.extractor_turn = threading.Lock()
         """Held while the extractor's code runs."""
         self.rate_limit = RateLimit()
+        self.extractor: Extractor | None = None
+        """The one that the run began with: its session can ask the site something later."""
+        self.ids_are_stable = True
+        """Until a remote id holds a position, or does not tell two files apart."""
 
     def open_lanes(self, number: int) -> None:
         """The site's category decides how many, so they come when it is known."""
@@ -78,9 +87,16 @@ class Run:
 
     def clear_parts(self) -> None:
         """Part files are never resumed: nothing says that the rest belongs to the same content."""
+        if self.request.rehearsal:
+            return
         shutil.rmtree(self.partial, ignore_errors=True)
         with suppress(OSError):  # other runs may be at work there
             self.partial.parent.rmdir()
+
+    def pause_between_requests(self) -> float:
+        """Seconds, as `sleep-request` says."""
+        interval = getattr(self.extractor, "_interval_request", None)
+        return float(interval()) if interval is not None else 0.0
 
     def is_in_place(self, path: str) -> bool:
         """Whether a recorded path lies in this run's folder, and a file is there."""
@@ -254,8 +270,14 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         self.pathfmt.set_filename(kwdict)
         self._call("prepare")
         known = self.mirror.request.known.get(remote_id)
+        if remote_id in self.mirror.request.trashed:
+            return self._if_for_real(Restore(self, remote_id, url, kwdict))
         if known is not None and known.path is not None and self.mirror.is_in_place(known.path):
-            if self.mirror.request.refresh_changed and Refresh.may_be_needed(known, kwdict):
+            if (
+                self.mirror.request.refresh_changed
+                and not self.mirror.request.rehearsal
+                and Refresh.may_be_needed(known, kwdict)
+            ):
                 refresh = Refresh(self, remote_id, url, kwdict, known)
                 return SKIPPED if refresh.was_cut_off() else refresh
             self._skip(remote_id, known.path)
@@ -273,7 +295,14 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         if (known is not None and known.is_left_alone) or archived or not self.extractor.config("download", True):
             self.mirror.hooks.on_file_passed(remote_id)
             return None
-        return transfer
+        return self._if_for_real(transfer)
+
+    def _if_for_real(self, transfer: Transfer) -> Transfer | None:
+        if not self.mirror.request.rehearsal:
+            return transfer
+        self._skipcnt = 0
+        self.mirror.hooks.on_file_new(transfer.remote_id, transfer.pathfmt.realpath or "", transfer.url)
+        return None
 
     def _is_found(self, transfer: Transfer) -> bool:
         """Give the file its name, if that is known already. True when it lies in the folder, and is reported."""
@@ -298,6 +327,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         remote_id = str(self._id_of(kwdict))
         if MISSING in remote_id:
             remote_id = f"{remote_id.replace(MISSING, '')} {address}".strip()
+            self.mirror.ids_are_stable = False
         remote_id = plain(remote_id)
         seen = self.mirror.seen
         first = seen.setdefault(remote_id, address)
@@ -305,6 +335,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             return remote_id
         if first == address:
             return None
+        self.mirror.ids_are_stable = False
         remote_id = f"{remote_id} {address}"
         if remote_id in seen:
             return None
@@ -318,6 +349,8 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             return lambda _: MISSING
         prefix = option("archive-prefix")
         text = (extractor.category if prefix is None else prefix) + text
+        if _POSITION.search(text):
+            self.mirror.ids_are_stable = False
         format_map: Callable[[dict[str, Any]], object] = formatter.parse(text, _NoValue()).format_map
         return format_map
 

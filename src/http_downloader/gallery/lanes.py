@@ -6,11 +6,13 @@ listing.
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +118,14 @@ class Lane:
         self._next = 0.0
 
     def open(self) -> None:
-        """Make the part folder, when there is something to transfer: most runs find everything in place."""
-        for _ in range(MKDIR_ATTEMPTS - 1):
-            with suppress(FileNotFoundError):  # a run that has ended just now took away what was still empty
-                return self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder.mkdir(parents=True, exist_ok=True)
+        """Make its folder. Only now: most runs find nothing new, and need none."""
+        for _ in range(100):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:
+                continue  # a run that has ended just now took the empty folder above away
+            return
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
 
     def sweep(self) -> None:
         """What an earlier transfer left behind must never be taken for the beginning of this one."""
@@ -159,13 +164,14 @@ class Lanes:
 
     def hand_over(self, transfer: Transfer) -> None:
         """Waits while enough transfers are ahead. A lane's thread is started when it is needed first."""
-        with self._idle:
-            transfer.job.pending += 1
         if len(self._threads) < len(self._lanes):
             lane = self._lanes[len(self._threads)]
+            lane.open()
             thread = threading.Thread(target=self._work, args=(lane,), name=f"lane-{lane.number}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        with self._idle:
+            transfer.job.pending += 1
         self._queue.put(transfer)
 
     def drain(self, job: Any) -> None:

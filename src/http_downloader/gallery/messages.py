@@ -6,11 +6,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ..domain.errors import OrderFault
 from ..domain.files import KnownFile, Words
 from ..domain.listing import Failure, Gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trashed:
+    """A file that can come back without a download. Both paths are relative to CONTENT_ROOT."""
+
+    path: str
+    trash_path: str
+    sha256: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,8 @@ class RunRequest:
     cookies_folder: Path
     cache_file: Path
     known: dict[str, KnownFile] = field(repr=False)
+    trashed: dict[str, Trashed] = field(repr=False, default_factory=dict)
+    """Files of the source that lie in the trash, by remote id."""
     shares_folder: bool = False
     """Other sources use this folder too: ask before taking a name."""
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] | None = ()
@@ -40,6 +51,8 @@ class RunRequest:
     rate_limit_max_wait: float = 900.0
     """Seconds. When the site asks to wait longer, the run ends and is continued later."""
     log_level: int = 20
+    rehearsal: bool = False
+    """List only: nothing is downloaded, moved, or written but what lies in `run_folder`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,18 @@ class ResolveRequest:
 @dataclass(frozen=True, slots=True)
 class Question:
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class AsksServed:
+    """Parent to child, after `Ended`: does the site still serve this URL? The answer is a `Served`."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class AsksAddresses:
+    """Parent to child, after `Ended`: which URL has each listed file? The answer is a dict, by remote id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +102,15 @@ class Outcome(StrEnum):
     PASSED = "passed"
     """Known as unavailable or absorbed, or noted in an archive of the operator: left alone."""
     FAILED = "failed"
+    NEW = "new"
+    """Would be downloaded, or come back from the trash: this is a rehearsal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """Child to parent: one listed file. `filename` is relative to the source's folder, `size` in bytes."""
+class Listed(NamedTuple):
+    """Child to parent: one listed file. `filename` is relative to the source's folder, `size` in bytes.
+
+    A tuple, since there are so many of these: nothing is cheaper to make and to pickle.
+    """
 
     remote_id: str
     outcome: Outcome
@@ -95,20 +124,6 @@ class Listed:
     failure: Failure | None = None
     gone: bool = False
     """It answered 404 or 410."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Most messages of most runs say only this much, and dataclasses are slow to pickle.
-        if self.outcome is Outcome.KEPT:
-            return _kept, (self.remote_id, self.filename)
-        return _listed, ({field: getattr(self, field) for field in self.__slots__},)
-
-
-def _kept(remote_id: str, filename: str) -> Listed:
-    return Listed(remote_id=remote_id, outcome=Outcome.KEPT, filename=filename)
-
-
-def _listed(fields: dict[str, Any]) -> Listed:
-    return Listed(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +176,10 @@ class Ended:
     """It was asked to stop, and did."""
     again_after: float | None = None
     """Seconds that the site asks to wait; set when that is too long to hold a slot."""
+    fingerprint: str = ""
+    """How the listing was made: two with another one cannot be compared."""
+    ids_are_stable: bool = True
+    """False when remote ids hold positions, or did not tell all files apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

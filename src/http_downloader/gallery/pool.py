@@ -23,9 +23,12 @@ import structlog
 from ..domain.errors import GalleryError, OrderFault, OrderRejected, SettingsError
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
+from ..domain.removals import Served
 from .forkserver import NUMBER
 from .messages import (
     Answer,
+    AsksAddresses,
+    AsksServed,
     Ended,
     FromRun,
     Question,
@@ -97,6 +100,29 @@ class GalleryProcess:
         if self._patience is None:
             self._patience = asyncio.create_task(self._end_later())
             await self._tell(Stop())
+
+    async def is_served(self, url: str) -> Served:
+        """After a complete listing: whether the site still serves a URL."""
+        answer = await self._ask(AsksServed(url), Served.UNKNOWN)
+        assert isinstance(answer, Served)
+        return answer
+
+    async def addresses(self) -> dict[str, str] | None:
+        """After a complete listing: the URL of each listed file by its remote id; None when that is not to be had."""
+        answer = await self._ask(AsksAddresses(), None)
+        assert answer is None or isinstance(answer, dict)
+        return answer
+
+    async def _ask(self, question: AsksServed | AsksAddresses, otherwise: Any) -> Any:
+        def ask() -> Any:
+            self._connection.send(question)
+            return self._connection.recv() if self._connection.poll(self._stall_timeout) else otherwise
+
+        self._reading = self._pool.in_thread(ask)
+        try:
+            return await self._reading
+        except (EOFError, OSError):
+            return otherwise
 
     async def close(self) -> None:
         """End it if it still runs, with everything that it started, and give back what it used."""

@@ -185,7 +185,7 @@ class Transfer:
                 names.leave_alone(place.path)
                 continue
             names.will_land(place.path)
-            if _move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
+            if move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
                 self._came_in = True
                 pathfmt.part = False
                 pathfmt.set_mtime()
@@ -345,7 +345,7 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def _move(source: str, target: str, *, replace: bool) -> bool:
+def move(source: str, target: str, *, replace: bool) -> bool:
     """Rename, but never over another file unless told so. False when a file of that name has come meanwhile."""
     if not replace:
         try:
