@@ -7,10 +7,12 @@ import contextlib
 import gc
 import logging
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
@@ -22,17 +24,20 @@ from .amqp.topology import Topology
 from .amqp.wire import EventFormat, order_message
 from .catalog import journal
 from .catalog.calls import CatalogCalls
-from .catalog.engine import open_catalog, utcnow
+from .catalog.engine import look_into_catalog, open_catalog, utcnow
 from .catalog.journal import Claim
 from .domain.errors import BrokerError, CatalogError, ContentError, SettingsError
-from .domain.events import EventType
+from .domain.events import Event, EventType
 from .domain.orders import Order, check_content_path, check_url, default_content_path, make_order
+from .domain.removals import RemoteDeletes
 from .domain.runs import Ending
 from .gallery.pool import GalleryPool
 from .settings import Settings
 from .sync.identity import Identity
 from .sync.intake import Intake
 from .sync.recorder import Outlet
+from .sync.rehearsal import Rehearsal, Rehearsed
+from .sync.removal import Remover
 from .sync.runner import Runner, RunnerSettings
 from .sync.scripts import HookScript, HookScripts
 from .sync.updates import Observer, Update
@@ -42,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 BROKER_PATIENCE = 20.0
 """Seconds that a command which ends afterwards waits for the broker."""
+EMPTY_TRASH_EVERY = 3600.0
 LAST_WORDS = 5.0
 """Seconds for the events that are left when we are told to stop."""
 
@@ -55,6 +61,7 @@ class App:
     pool: GalleryPool
     intake: Intake
     worker: Worker
+    remover: Remover
     broker: Broker | None
     relay: Relay | None
 
@@ -73,22 +80,14 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
     pool = GalleryPool(settings.template, stall_timeout=settings.run_stall_timeout, processes=settings.sync_concurrency)
     try:
         relay = Relay(broker, calls, _event_format(settings), identity.name) if broker is not None else None
+        outlet = _outlet(settings, relay)
+        remover = _remover(settings, calls, outlet)
         runner = Runner(
             calls,
             pool,
-            RunnerSettings(
-                content_root=settings.content_root,
-                runtime_path=settings.runtime_path,
-                cookies_folder=settings.config_path / "cookies",
-                allowed_networks=settings.allowed_networks,
-                refresh_changed=settings.refresh_changed,
-                lanes=settings.downloads_per_source,
-                rate_limit_max_wait=settings.rate_limit_max_wait,
-                attempts=settings.sync_attempts,
-                retry_delay=timedelta(seconds=settings.sync_retry_delay),
-                log_level=logging.DEBUG if settings.log_level == "DEBUG" else logging.INFO,
-            ),
-            outlet=_outlet(settings, relay),
+            _runner_settings(settings),
+            outlet=outlet,
+            remover=remover,
             scripts=scripts,
             observer=observer or _ignore,
         )
@@ -109,6 +108,7 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
             pool=pool,
             intake=Intake(calls, pool, worker.wake),
             worker=worker,
+            remover=remover,
             broker=broker,
             relay=relay,
         )
@@ -141,8 +141,10 @@ async def serve(settings: Settings) -> None:
 
 
 async def _serve(app: App, stop: asyncio.Event) -> None:
+    # Before the relay looks for events that nobody owns: it looks again only after a while.
+    await app.worker.release_dead()
     async with asyncio.TaskGroup() as group:
-        background = [group.create_task(app.worker.keep_leases())]
+        background = [group.create_task(app.worker.keep_leases()), group.create_task(_keep_trash_small(app))]
         consuming = None
         if app.broker is not None and app.relay is not None:
             background += [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
@@ -160,6 +162,17 @@ async def _serve(app: App, stop: asyncio.Event) -> None:
                 await _relay_rest(app, stop)
         for task in background:
             task.cancel()
+
+
+async def _keep_trash_small(app: App) -> None:
+    """Until cancelled."""
+    while True:
+        try:
+            if count := await app.remover.empty_expired():
+                log.info("the trash was emptied of old files", files=count)
+        except (CatalogError, ContentError) as error:
+            log.warning("the trash could not be emptied", why=str(error))
+        await asyncio.sleep(EMPTY_TRASH_EVERY)
 
 
 async def _relay_rest(app: App, stop: asyncio.Event) -> None:
@@ -202,8 +215,78 @@ async def sync(
                 order = await _local_order(app, url, folder, source_id)
                 submitted = await app.intake.accept(order)
                 ending = await app.worker.run_now(submitted.run, stop=stop, waiting=waiting)
+                with contextlib.suppress(ContentError):  # the run has said what is wrong with the folder
+                    await app.remover.empty_expired()
                 await _relay_rest(app, stop)
             return ending
+        finally:
+            for task in background:
+                task.cancel()
+
+
+async def rehearse(
+    settings: Settings, url: str, *, to: str | None, source_id: int | None, observer: Observer
+) -> tuple[Claim, Rehearsed]:
+    """What `sync` would do now. Changes neither the catalog nor CONTENT_ROOT, tells nobody, and needs neither.
+
+    Raises `OrderRejected`, `SettingsError`, `CatalogError`, `GalleryError`.
+    """
+    check_url(url)
+    folder = check_content_path(to) if to is not None else None
+    catalog = look_into_catalog(settings.catalog_url)
+    calls = None if catalog is None else CatalogCalls(catalog)
+    pool = GalleryPool(settings.template, stall_timeout=settings.run_stall_timeout, processes=1)
+    try:
+        with tempfile.TemporaryDirectory(prefix="http-downloader-") as run_folder:
+            site = (await pool.resolve(url)).name
+            claim = await _imagined_claim(calls, url, folder, source_id, site)
+            remover = None if calls is None else _remover(settings, calls, None)
+            rehearsal = Rehearsal(calls, remover, pool, _runner_settings(settings), observer)
+            return claim, await rehearsal.perform(claim, Path(run_folder))
+    finally:
+        await pool.close()
+        if calls is not None:
+            await asyncio.to_thread(calls.close)
+
+
+async def _imagined_claim(
+    calls: CatalogCalls | None, url: str, folder: str | None, source_id: int | None, site: str
+) -> Claim:
+    """A run that is in no journal, of a source that may not be in the catalog."""
+    found = None if calls is None else await calls(journal.find_source, url, source_id)
+    known_folder = found["content_path"] if found is not None else default_content_path(url)
+    return Claim(
+        run=0,
+        run_id=f"rehearsal-{uuid.uuid4().hex[:8]}",
+        source_id=found["id"] if found is not None else 0,
+        url=url,
+        content_path=folder or known_folder,
+        site=site,
+        owner="",
+        fence=0,
+        attempt=1,
+        correlation_id=None,
+        counts={},
+        source_deletes=RemoteDeletes(found["remote_deletes"]) if found and found["remote_deletes"] else None,
+    )
+
+
+async def approve(settings: Settings, run: int, run_id: str) -> tuple[list[Event], list[str]]:
+    """Remove what the plan of a run holds. Returns the events, and a line for each file that stays.
+
+    Raises `SourceBusyError`, `ContentError`, `BrokerError` (before anything is removed), and what `build` raises.
+    """
+    async with build(settings) as app, asyncio.TaskGroup() as group:
+        background = []
+        try:
+            if app.broker is not None and app.relay is not None and settings.amqp_q_file_removed:
+                background = [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
+                await _connect(app.broker)
+            done = await app.remover.approve(run, run_id)
+            if background and app.relay is not None:
+                await app.relay.adopt()
+                await _relay_rest(app, asyncio.Event())
+            return done
         finally:
             for task in background:
                 task.cancel()
@@ -280,6 +363,7 @@ def _event_format(settings: Settings) -> EventFormat:
         EventType.FILE_SKIPPED: settings.amqp_q_file_download_skipped,
         EventType.SOURCE_SYNCHRONIZED: settings.amqp_q_source_synchronized,
         EventType.SOURCE_SYNC_FAILED: settings.amqp_q_source_sync_failed,
+        EventType.FILE_REMOVED: settings.amqp_q_file_removed,
     }
     return EventFormat(
         queues={event: queue for event, queue in queues.items() if queue},
@@ -291,6 +375,26 @@ def _outlet(settings: Settings, relay: Relay | None) -> Outlet | None:
     if relay is None:
         return None
     return Outlet(types=frozenset(_event_format(settings).queues), publish=relay.publish, wake=relay.wake)
+
+
+def _remover(settings: Settings, calls: CatalogCalls, outlet: Outlet | None) -> Remover:
+    retention = timedelta(days=settings.trash_retention) if settings.trash_retention else None
+    return Remover(calls, settings.content_root, settings.removal_policy, retention, outlet)
+
+
+def _runner_settings(settings: Settings) -> RunnerSettings:
+    return RunnerSettings(
+        content_root=settings.content_root,
+        runtime_path=settings.runtime_path,
+        cookies_folder=settings.config_path / "cookies",
+        allowed_networks=settings.allowed_networks,
+        refresh_changed=settings.refresh_changed,
+        lanes=settings.downloads_per_source,
+        rate_limit_max_wait=settings.rate_limit_max_wait,
+        attempts=settings.sync_attempts,
+        retry_delay=timedelta(seconds=settings.sync_retry_delay),
+        log_level=logging.DEBUG if settings.log_level == "DEBUG" else logging.INFO,
+    )
 
 
 def _hook_scripts(settings: Settings) -> dict[EventType, HookScript]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,10 +16,11 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSou
 from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from .domain.errors import SettingsError
+from .domain.removals import Policy, Probe, RemoteDeletes
 
 APP = "http-downloader"
 
-OUR_PREFIXES = ("AMQP_", "RABBITMQ_", "SYNC_", "HOOK_", "HTTP_DOWNLOADER_")
+OUR_PREFIXES = ("AMQP_", "RABBITMQ_", "SYNC_", "HOOK_", "REMOVAL_", "REMOTE_", "HTTP_DOWNLOADER_")
 """A name that begins like this and is no setting is most likely a slip."""
 
 
@@ -57,6 +59,7 @@ class Settings(BaseSettings):
         "GL_SOURCE_SYNCHRONIZED", description="source synchronized; empty: not sent"
     )
     amqp_q_source_sync_failed: QueueName = Field("", description="failed and partial runs; empty: not sent")
+    amqp_q_file_removed: QueueName = Field("", description="file removed; empty: not sent")
     amqp_q_rejected_orders: QueueName = Field(
         "", description="orders that cannot be run; empty: the orders queue's name with `.rejected`"
     )
@@ -104,6 +107,29 @@ class Settings(BaseSettings):
     refresh_changed: bool = Field(
         False, description="true: known files that changed at the site are fetched again; costs a request per file"
     )
+    remote_deletes: Literal["", "keep", "trash", "delete"] = Field(
+        "",
+        description="what is done about files that are proven gone at the remote: keep, trash or delete; empty: trash,"
+        " but keep when a broker is set and AMQP_Q_FILE_REMOVED is not",
+    )
+    removal_confirmations: int = Field(
+        2, ge=2, le=100, description="complete listings in a row that must lack a file before it is removed"
+    )
+    removal_min_age: float = Field(
+        3600.0, ge=0, le=30 * DAY, description="seconds between two listings that count as two"
+    )
+    removal_max_count: int = Field(
+        100, ge=0, le=1_000_000, description="more files than these at once are held until a person approves"
+    )
+    removal_max_share: float = Field(
+        20.0, ge=0, le=100, description="percent of a source's files; a larger part is held, too"
+    )
+    removal_probe: Literal["hold", "ignore"] = Field(
+        "hold", description="hold: a file that the site still serves at its recorded URL stays; ignore: not asked"
+    )
+    trash_retention: float = Field(
+        30.0, ge=0, le=36_500, description="days that files stay in the trash; 0: until somebody empties it"
+    )
     run_stall_timeout: float = Field(
         600.0, gt=0, le=DAY, description="seconds after which a gallery process that reports nothing is ended"
     )
@@ -143,6 +169,7 @@ class Settings(BaseSettings):
         "amqp_q_file_download_skipped",
         "amqp_q_source_synchronized",
         "amqp_q_source_sync_failed",
+        "amqp_q_file_removed",
         "amqp_q_rejected_orders",
         mode="after",
     )
@@ -221,6 +248,19 @@ class Settings(BaseSettings):
     @property
     def template(self) -> Path:
         return self.config_path / "gallery-dl.conf.json"
+
+    @property
+    def removal_policy(self) -> Policy:
+        """Nobody loses files untold: with a broker, only a platform that listens has them removed."""
+        untold = self.broker_url is not None and not self.amqp_q_file_removed
+        return Policy(
+            action=RemoteDeletes(self.remote_deletes or ("keep" if untold else "trash")),
+            confirmations=self.removal_confirmations,
+            min_age=timedelta(seconds=self.removal_min_age),
+            max_count=self.removal_max_count,
+            max_share=self.removal_max_share / 100,
+            probe=Probe(self.removal_probe),
+        )
 
     @property
     def rejected_orders_queue(self) -> str:

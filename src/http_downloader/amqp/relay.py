@@ -59,7 +59,7 @@ class Relay:
             try:
                 if loop.time() >= next_adoption:
                     next_adoption = loop.time() + ADOPT_EVERY
-                    await self._calls(outbox.adopt, self._owner, utcnow(), ADOPTION_LEASE)
+                    await self.adopt()
                 while await self._relay_batch():
                     pass
             except CatalogError as error:
@@ -69,6 +69,10 @@ class Relay:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    async def adopt(self) -> None:
+        """Take over the events of ended runs that no worker is about to relay."""
+        await self._calls(outbox.adopt, self._owner, utcnow(), ADOPTION_LEASE)
 
     async def drain(self) -> None:
         """Relay what is in the outbox now, and return when it is empty; for commands that end afterwards."""

@@ -16,6 +16,7 @@ from ..domain.events import Event, EventType, RunContext, file_event
 from ..domain.files import FileFact, FileState, KnownFile, is_unavailable
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
+from ..domain.removals import Seen
 from ..domain.runs import Counts
 from ..gallery.messages import Listed, Outcome
 
@@ -43,14 +44,15 @@ class Attempt:
     announced: set[str]
     """Remote ids of files that were announced as skipped, in this attempt or an earlier one of the same run."""
     seen: set[str] = field(default_factory=set)
+    came_in: dict[str, Seen] = field(default_factory=dict)
+    """What is known of listed files that are not just as they were."""
     failures: list[Failure] = field(default_factory=list)
 
     def missing(self) -> list[str]:
-        """Remote ids that were in place and are not in this listing."""
+        """Remote ids that are in place here, and not in this listing."""
+        here = (FileState.PRESENT, FileState.MISSING)
         return [
-            remote_id
-            for remote_id, known in self.known.items()
-            if known.state is FileState.PRESENT and remote_id not in self.seen
+            remote_id for remote_id, known in self.known.items() if remote_id not in self.seen and known.state in here
         ]
 
 
@@ -169,6 +171,9 @@ class Recorder:
             counts.listed += 1
             attempt.seen.add(listed.remote_id)
             known = attempt.known.get(listed.remote_id)
+            if listed.url is not None:  # not of files that were kept
+                is_new = known is None or known.announced
+                attempt.came_in[listed.remote_id] = Seen(url=listed.url, sha256=listed.sha256, is_new=is_new)
             if listed.remote_id in conflicts:
                 detail = f"{listed.filename}: a file of another source holds this name"
                 failures.append(Failure(reason=Reason.FILES_FAILED, detail=detail))

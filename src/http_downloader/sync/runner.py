@@ -6,25 +6,27 @@ import random
 import shutil
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import structlog
 
-from ..catalog import files, journal
+from ..catalog import files, journal, removals
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
 from ..catalog.journal import Claim
 from ..domain.errors import DownloaderError, LeaseLost, SettingsError
 from ..domain.events import Event, HookValue, RunContext, source_sync_failed, source_synchronized
+from ..domain.files import FileState, KnownFile
 from ..domain.listing import Failure, Listing
 from ..domain.reasons import Reason
 from ..domain.runs import Counts, Ending, RunState, conclude, retry_delay
-from ..gallery.messages import Asks, Ended, Expects, FromRun, Listed, Logged, Progress, RunRequest, Waiting
+from ..gallery.messages import Asks, Ended, Expects, FromRun, Listed, Logged, Progress, RunRequest, Trashed, Waiting
 from ..gallery.pool import GalleryPool, GalleryProcess
 from .recorder import Attempt, Outlet, Recorder
+from .removal import Outcome, Remover, together
 from .scripts import HookScripts
 from .updates import FileFailed, Finished, Observer, Started
 
@@ -67,6 +69,7 @@ class Runner:
         settings: RunnerSettings,
         *,
         outlet: Outlet | None,
+        remover: Remover,
         scripts: HookScripts,
         observer: Observer,
     ) -> None:
@@ -74,6 +77,7 @@ class Runner:
         self._pool = pool
         self._settings = settings
         self._outlet = outlet
+        self._remover = remover
         self._scripts = scripts
         self._observer = observer
         self._processes: dict[int, GalleryProcess] = {}
@@ -116,25 +120,58 @@ class Runner:
 
     async def _perform(self, claim: Claim, cancel_is_final: bool) -> Ending | None:
         tail: deque[str] = deque(claim.log.splitlines(), maxlen=LOG_LINES)
-        known = await self._calls(files.known_files, claim, utcnow(), validators=self._settings.refresh_changed)
-        counts = Counts(downloaded=claim.counts.get("downloaded", 0), bytes=claim.counts.get("bytes", 0))
+        known, finished = await self._known(claim)
+        counts = Counts(**{name: claim.counts.get(name, 0) for name in ("downloaded", "bytes", "removed")})
+        counts.removed += finished.removed
         attempt = Attempt(known=known, counts=counts, announced=self._announced_before(claim))
         self._observer(claim, Started(attempt=claim.attempt, known=len(known)))
         log.info("run started", attempt=claim.attempt, url=claim.url, known_files=len(known))
+        await self._tell_removals(claim, finished, tail)
         ended = await self._crawl(claim, attempt, tail)
         stopped = ended.stopped or claim.run in self._stopping
         listing = Listing(files=counts.listed, gaps=ended.gaps, failure=ended.failure)
-        ending = conclude(listing, attempt.failures, known_files=len(known), cancelled=stopped)
+        expected = sum(not file.state.is_gone for file in known.values())
+        ending = conclude(listing, attempt.failures, known_files=expected, cancelled=stopped)
+        removal = finished + await self._remove(claim, attempt, ending, ended, tail)
         when = self._next_try(claim, ending, ended.again_after, cancel_is_final)
-        return await self._conclude(claim, attempt, ending, tail, when)
+        return await self._conclude(claim, attempt, ending, removal, tail, when)
+
+    async def _known(self, claim: Claim) -> tuple[dict[str, KnownFile], Outcome]:
+        """The files of the source, after what a killed worker has left undone about them."""
+        with_validators = self._settings.refresh_changed
+        known = await self._calls(files.known_files, claim, utcnow(), validators=with_validators)
+        going = any(file.state in (FileState.MISSING, FileState.REMOVED) for file in known.values())
+        finished = await self._remover.finish_interrupted(claim) if going else Outcome()
+        if finished.removed:
+            known = await self._calls(files.known_files, claim, utcnow(), validators=with_validators)
+        return known, finished
+
+    async def _remove(self, claim: Claim, attempt: Attempt, ending: Ending, ended: Ended, tail: deque[str]) -> Outcome:
+        """What is done about files that the listing did not show: only a complete one says anything of them."""
+        process = self._processes.get(claim.run)
+        if not ending.listing_proves or process is None:
+            return Outcome()
+        gone = attempt.missing()
+        outcome = await self._remover.settle(claim, attempt, ended, process)
+        attempt.counts.removed += outcome.removed
+        attempt.counts.held = outcome.held
+        attempt.counts.missing = len(gone) - outcome.removed
+        await self._tell_removals(claim, outcome, tail)
+        return outcome
+
+    async def _tell_removals(self, claim: Claim, outcome: Outcome, tail: deque[str]) -> None:
+        for event in outcome.events:
+            await self._tell(claim, event, tail)
+        if outcome.summary:
+            log.info("gone at the remote", what=outcome.summary)
+            tail.append(f"{time.strftime('%H:%M:%S')} gone at the remote: {outcome.summary}")
 
     async def _crawl(self, claim: Claim, attempt: Attempt, tail: deque[str]) -> Ended:
         """Run the gallery process to its end, recording what it reports."""
         if claim.run in self._stopping:
             return Ended(stopped=True)
-        if not self._settings.content_root.is_dir():
-            detail = f"CONTENT_ROOT is not there: {self._settings.content_root}"
-            return Ended(failure=Failure(reason=Reason.STORAGE_ERROR, detail=detail))
+        if (problem := await self._remover.check_root()) is not None:
+            return Ended(failure=Failure(reason=Reason.ROOT_NOT_MOUNTED, detail=problem))
         try:
             process = await self._pool.run(await self._request(claim, attempt))
         except SettingsError as error:
@@ -154,25 +191,7 @@ class Runner:
         return process.ended
 
     async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
-        settings = self._settings
-        return RunRequest(
-            run_id=claim.run_id,
-            source_id=claim.source_id,
-            url=claim.url,
-            content_root=settings.content_root,
-            content_path=claim.content_path,
-            run_folder=self._run_folder(claim),
-            lock_file=settings.runtime_path / "locks" / f"source-{claim.source_id}",
-            cookies_folder=settings.cookies_folder,
-            cache_file=settings.runtime_path / "cache.sqlite3",
-            known=attempt.known,
-            shares_folder=await self._calls(files.shares_folder, claim.source_id, claim.content_path),
-            allowed_networks=settings.allowed_networks,
-            refresh_changed=settings.refresh_changed,
-            lanes=settings.lanes,
-            rate_limit_max_wait=settings.rate_limit_max_wait,
-            log_level=settings.log_level,
-        )
+        return await make_request(self._calls, self._settings, claim, attempt.known, self._run_folder(claim))
 
     def _announced_before(self, claim: Claim) -> set[str]:
         while len(self._announced) >= REMEMBERED_RUNS:
@@ -222,14 +241,11 @@ class Runner:
         claim: Claim,
         attempt: Attempt,
         ending: Ending,
+        removal: Outcome,
         tail: deque[str],
         again: _Again | None,
     ) -> Ending | None:
         counts, gaps = attempt.counts, list(ending.gaps)
-        gone = attempt.missing() if ending.listing_proves else []
-        if gone:
-            await self._calls(files.mark_missing, claim, gone, utcnow())
-        counts.missing = len(gone)
         context = RunContext(run_id=claim.run_id, source_id=claim.source_id, correlation_id=claim.correlation_id)
         if again is not None:
             await self._calls(
@@ -241,24 +257,36 @@ class Runner:
                 counts=counts.as_dict(),
                 gaps=gaps,
                 log="\n".join(tail),
+                # What was only found waits for the next attempt's word; what was removed was removed.
+                removals=together(claim.removals, removal.summary if removal.removed else ""),
             )
             log.info(
                 "attempt ended", state=ending.state, reason=ending.reason, detail=ending.detail, again=str(again.at)
             )
         else:
             event = await self._last_event(context, claim, counts, ending)
-            await self._finish(claim, ending, counts, tail, event)
-        names = [self._filename(claim, attempt, remote_id) for remote_id in gone]
+            removal = replace(removal, summary=together(claim.removals, removal.summary))
+            await self._finish(claim, ending, counts, removal, tail, event)
         self._observer(
             claim,
             Finished(
-                ending=ending, counts=counts, gaps=gaps, missing=names, again=again.at if again is not None else None
+                ending=ending,
+                counts=counts,
+                gaps=gaps,
+                removals=removal.summary,
+                again=again.at if again is not None else None,
             ),
         )
         return None if again is not None else ending
 
     async def _finish(
-        self, claim: Claim, ending: Ending, counts: Counts, tail: deque[str], event: Event | None
+        self,
+        claim: Claim,
+        ending: Ending,
+        counts: Counts,
+        removal: Outcome,
+        tail: deque[str],
+        event: Event | None,
     ) -> None:
         if event is not None:
             # Before the end is written: what a script reports is part of the run.
@@ -273,6 +301,7 @@ class Runner:
             gaps=list(ending.gaps),
             log="\n".join(tail),
             events=[event] if event is not None and to_broker else [],
+            removals=removal.summary,
         )
         if to_broker and self._outlet is not None:
             self._outlet.wake()
@@ -320,9 +349,46 @@ class Runner:
             log.warning(problem)
             tail.append(f"{time.strftime('%H:%M:%S')} {problem}")
 
-    def _filename(self, claim: Claim, attempt: Attempt, remote_id: str) -> str:
-        return (attempt.known[remote_id].path or remote_id).removeprefix(f"{claim.content_path}/")
-
     async def _end_process(self, claim: Claim) -> None:
         if (process := self._processes.pop(claim.run, None)) is not None:
             await process.close()
+
+
+async def make_request(
+    calls: CatalogCalls | None,
+    settings: RunnerSettings,
+    claim: Claim,
+    known: dict[str, KnownFile],
+    run_folder: Path,
+    *,
+    rehearsal: bool = False,
+) -> RunRequest:
+    """What a gallery process has to know. `calls` None: there is no catalog yet."""
+    trashed = {}
+    if calls is not None and any(file.state is FileState.TRASHED for file in known.values()):
+        trashed = {
+            row.remote_id: Trashed(path=row.path, trash_path=row.trash_path, sha256=row.sha256)
+            for row in await calls(removals.trashed, claim.source_id)
+            if row.state is FileState.TRASHED and row.trash_path is not None
+        }
+    shares = calls is not None and await calls(files.shares_folder, claim.source_id, claim.content_path)
+    return RunRequest(
+        run_id=claim.run_id,
+        source_id=claim.source_id,
+        url=claim.url,
+        content_root=settings.content_root,
+        content_path=claim.content_path,
+        run_folder=run_folder,
+        lock_file=settings.runtime_path / "locks" / f"source-{claim.source_id}",
+        cookies_folder=settings.cookies_folder,
+        cache_file=settings.runtime_path / "cache.sqlite3",
+        known=known,
+        trashed=trashed,
+        shares_folder=shares,
+        allowed_networks=settings.allowed_networks,
+        refresh_changed=settings.refresh_changed,
+        lanes=settings.lanes,
+        rate_limit_max_wait=settings.rate_limit_max_wait,
+        log_level=settings.log_level,
+        rehearsal=rehearsal,
+    )

@@ -32,8 +32,8 @@ class Finished:
     ending: Ending
     counts: Counts
     gaps: list[Gap]
-    missing: list[str]
-    """Filenames that this listing did not show any more, newly found."""
+    removals: str = ""
+    """One line: what became of files that are gone at the remote."""
     again: datetime | None = None
 
 

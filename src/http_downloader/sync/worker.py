@@ -54,7 +54,6 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Perform runs until `stop`; then let them finish for the grace time, and put back what is left."""
-        await self.release_dead()
         stopping = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
