@@ -21,6 +21,7 @@ from http_downloader.domain.events import (
     HookValue,
     RunContext,
     file_event,
+    file_removed,
     source_sync_failed,
     source_synchronized,
 )
@@ -167,6 +168,8 @@ def test_settings_in_the_pages_exist() -> None:
 def all_commands() -> Iterator[tuple[str, Any]]:
     for name, command in typer.main.get_command(commands).commands.items():  # type: ignore[attr-defined]
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield name, command
             yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
         else:
             yield name, command
@@ -174,7 +177,7 @@ def all_commands() -> Iterator[tuple[str, Any]]:
 
 def test_every_command_and_option_is_in_the_readme() -> None:
     """The command table has every command with exactly the options that it takes."""
-    documented = {first.removesuffix(" URL"): rest for first, rest in rows("command").items()}
+    documented = {re.sub(r" \[?[A-Z].*$", "", first): rest for first, rest in rows("command").items()}
     assert set(documented) == {name for name, _ in all_commands()}
     for name, command in all_commands():
         options = {max(option.opts, key=len) for option in command.params if option.param_type_name == "option"}
@@ -238,7 +241,8 @@ def test_events_of_the_readme() -> None:
         file_event(EventType.FILE_DOWNLOADED, RUN, remote_id="1", filename="6miu5n4ybt3.jpg"),
         file_event(EventType.FILE_SKIPPED, RUN, remote_id="1", filename="6miu5n4ybt3.jpg"),
         source_synchronized(RUN, orders=[], counts={}),
-        source_sync_failed(RUN, state="failed", reason=str(Reason.NOT_FOUND), detail=bodies[-1]["detail"]),
+        source_sync_failed(RUN, state="failed", reason=str(Reason.NOT_FOUND), detail=bodies[3]["detail"]),
+        file_removed(RUN, remote_id="1", filename="6miu5n4ybt3.jpg", removal="trash"),
     ]
     assert [json.dumps(body) for body in bodies] == [json.dumps(dict(event.body)) for event in made]
     assert list(rows("event")) == [str(event.type) for event in made]

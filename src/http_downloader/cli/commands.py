@@ -12,15 +12,18 @@ import typer
 
 from .. import __version__
 from ..app import post_order, serve
-from ..catalog import files, journal, migrations
-from ..catalog.engine import Catalog, open_catalog
+from ..catalog import content, files, journal, migrations
+from ..catalog.engine import Catalog, open_catalog, utcnow
+from ..domain.errors import SettingsError
 from ..domain.files import FileState
-from ..domain.orders import make_order
+from ..domain.orders import check_remote_deletes, make_order
 from ..logs import configure_logs
 from ..settings import Settings, load_settings, suspicious_names
+from ..sync.trash import RootMarker
 from . import demo as demo_command
 from . import doctor as doctor_command
-from . import show, synchronize
+from . import rehearse, show, synchronize
+from . import removals as removals_command
 
 commands = typer.Typer(
     name="http-downloader",
@@ -30,8 +33,21 @@ commands = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-db = typer.Typer(help="The catalog's schema.", no_args_is_help=True)
-commands.add_typer(db, name="db")
+sources = typer.Typer(help="The sources, and how their last run ended.", invoke_without_command=True)
+files_group = typer.Typer(
+    help="The files of the catalog, and what is to become of single ones.", invoke_without_command=True
+)
+removals_group = typer.Typer(help="Removals that wait for a person.", invoke_without_command=True)
+trash = typer.Typer(help="Files that were gone at the remote, and the way back.", invoke_without_command=True)
+db = typer.Typer(help="The catalog's schema, and which folder it speaks of.", no_args_is_help=True)
+for name, group in (
+    ("sources", sources),
+    ("files", files_group),
+    ("removals", removals_group),
+    ("trash", trash),
+    ("db", db),
+):
+    commands.add_typer(group, name=name)
 
 Json = Annotated[bool, typer.Option("--json", help="Print NDJSON: one JSON object a line.")]
 
@@ -75,6 +91,9 @@ def sync_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print events as NDJSON, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print what gallery-dl logs, too.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be downloaded and removed; change nothing.")
+    ] = False,
     attempts: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Tries when the failure may pass. Default: SYNC_ATTEMPTS.")
     ] = None,
@@ -89,6 +108,8 @@ def sync_command(
         settings = settings.model_copy(update={"sync_attempts": attempts})
     configure_logs(settings.log_level if verbose else "CRITICAL", settings.log_format)
     mode = synchronize.Mode.choose(as_json=as_json, quiet=quiet, verbose=verbose)
+    if dry_run:
+        raise typer.Exit(rehearse.run(settings, url, to=to, source_id=source_id, mode=mode, verbose=verbose))
     raise typer.Exit(synchronize.run(settings, url, to=to, source_id=source_id, mode=mode))
 
 
@@ -112,10 +133,24 @@ def order_command(
     print(asyncio.run(post_order(settings, make_order(source_id, url, to))))
 
 
-@commands.command("sources")
-def sources_command(as_json: Json = False) -> None:
+@sources.callback()
+def sources_command(context: typer.Context, as_json: Json = False) -> None:
     """List the sources and how their last run ended."""
-    show.sources(journal.list_sources(_catalog(_settings())), as_json=as_json)
+    if context.invoked_subcommand is None:
+        show.sources(journal.list_sources(_catalog(_settings())), as_json=as_json)
+
+
+@sources.command("edit")
+def sources_edit(
+    source_id: Annotated[int, typer.Argument(help="Its id.")],
+    remote_deletes: Annotated[
+        str, typer.Option(metavar="keep|trash|delete|default", help="What is done about files that are gone there.")
+    ],
+) -> None:
+    """Change what is done about files that are gone at the remote of one source."""
+    action = None if remote_deletes == "default" else check_remote_deletes(remote_deletes)
+    if not journal.set_remote_deletes(_catalog(_settings()), source_id, action):
+        raise SettingsError(f"there is no source {source_id}; http-downloader sources lists them")
 
 
 @commands.command("runs")
@@ -133,19 +168,120 @@ def runs_command(
         show.runs(journal.list_runs(catalog, source_id=source_id, limit=limit), as_json=as_json)
 
 
-@commands.command("files")
+@files_group.callback()
 def files_command(
+    context: typer.Context,
     source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
     state: Annotated[FileState | None, typer.Option(help="In this state only.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the files of the catalog."""
+    if context.invoked_subcommand is not None:
+        return
     catalog = _catalog(_settings())
 
     def page(after: int) -> list[dict[str, object]]:
         return files.list_files(catalog, source_id=source_id, state=state, after=after, limit=1000)
 
     show.files(page, as_json=as_json)
+
+
+OfSource = Annotated[int, typer.Option("--source-id", metavar="N", help="Id of their source.")]
+Names = Annotated[list[str], typer.Argument(help="By filename, path or remote id.")]
+
+
+@files_group.command("pin")
+def files_pin(names: Names, source_id: OfSource) -> None:
+    """Keep files here, whatever becomes of them at the remote."""
+    removals_command.pin(_catalog(_settings()), source_id, names, pinned=True)
+
+
+@files_group.command("unpin")
+def files_unpin(names: Names, source_id: OfSource) -> None:
+    """Undo `pin`."""
+    removals_command.pin(_catalog(_settings()), source_id, names, pinned=False)
+
+
+@files_group.command("forget")
+def files_forget(names: Names, source_id: OfSource) -> None:
+    """Do not download files again that were deleted here on purpose."""
+    settings = _settings()
+    removals_command.forget(settings, _catalog(settings), source_id, names)
+
+
+@files_group.command("want")
+def files_want(names: Names, source_id: OfSource) -> None:
+    """Undo `forget`: the next run downloads them."""
+    removals_command.want(_catalog(_settings()), source_id, names)
+
+
+Run = Annotated[str, typer.Argument(help="Its id, as the list shows it.")]
+
+
+@removals_group.callback()
+def removals_list(context: typer.Context, as_json: Json = False) -> None:
+    """List the plans that wait for a person, with their reasons."""
+    if context.invoked_subcommand is None:
+        removals_command.list_plans(_catalog(_settings()), as_json=as_json)
+
+
+@removals_group.command("show")
+def removals_show(run: Run, as_json: Json = False) -> None:
+    """List the files that one plan holds."""
+    removals_command.show_plan(_catalog(_settings()), run, as_json=as_json)
+
+
+@removals_group.command("approve")
+def removals_approve(run: Run) -> None:
+    """Remove what a plan holds: to the trash, or as REMOTE_DELETES says."""
+    settings = _settings()
+    configure_logs("ERROR", settings.log_format)
+    removals_command.approve_plan(settings, _catalog(settings), run)
+
+
+@removals_group.command("reject")
+def removals_reject(run: Run) -> None:
+    """Keep what a plan holds: the files are pinned."""
+    removals_command.reject_plan(_catalog(_settings()), run)
+
+
+Everything = Annotated[bool, typer.Option("--all", help="All files in the trash, or of one source with --source-id.")]
+InTrash = Annotated[list[str] | None, typer.Argument(help="By filename, path or remote id.", show_default=False)]
+
+
+@trash.callback()
+def trash_list(
+    context: typer.Context,
+    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what is in the trash."""
+    if context.invoked_subcommand is None:
+        removals_command.list_trash(_catalog(_settings()), source_id=source_id, as_json=as_json)
+
+
+@trash.command("restore")
+def trash_restore(
+    names: InTrash = None,
+    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    everything: Everything = False,
+) -> None:
+    """Bring files back to where they were. They are pinned: the remote does not have them."""
+    settings = _settings()
+    configure_logs("ERROR", settings.log_format)
+    removals_command.restore(settings, _catalog(settings), names or [], source_id, everything)
+
+
+@trash.command("empty")
+def trash_empty(
+    names: InTrash = None,
+    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    everything: Everything = False,
+) -> None:
+    """Delete files in the trash for good."""
+    settings = _settings()
+    configure_logs("ERROR", settings.log_format)
+    removals_command.empty(settings, _catalog(settings), names or [], source_id, everything)
 
 
 @commands.command("doctor")
@@ -175,6 +311,17 @@ def db_upgrade() -> None:
     """Bring the catalog's schema up to date."""
     catalog = open_catalog(_settings().catalog_url, upgrade=True)
     print(f"{catalog.address} has schema {migrations.newest()}")
+
+
+@db.command("mark-root")
+def db_mark_root() -> None:
+    """Take the present CONTENT_ROOT for the folder that the catalog speaks of, after its files have moved there."""
+    settings = _settings()
+    catalog = _catalog(settings)
+    marker = RootMarker(settings.content_root, catalog.identity)
+    marker.write()
+    content.mark(catalog, utcnow())
+    print(f"{settings.content_root} is marked")
 
 
 @db.command("show")

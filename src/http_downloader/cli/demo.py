@@ -37,11 +37,13 @@ class _Visits:
     file: Path
     newest: int = 0
     gone: frozenset[int] = frozenset()
+    port: int = 0
+    """At another port it is another gallery: what that one does not have proves nothing about this one."""
 
     def load(self) -> None:
         if self.file.exists():
             stored = json.loads(self.file.read_text())
-            self.newest, self.gone = stored["newest"], frozenset(stored["gone"])
+            self.newest, self.gone, self.port = stored["newest"], frozenset(stored["gone"]), stored.get("port", 0)
 
     def change(self) -> tuple[list[int], list[int]]:
         """The gallery moves on. Returns the ids of new and of removed posts."""
@@ -49,11 +51,20 @@ class _Visits:
         lost = sorted(random.Random(self.newest).sample(old, LOST)) if old else []  # noqa: S311
         gained = list(range(self.newest + 1, self.newest + 1 + (GAINED if old else FIRST_POSTS)))
         self.newest, self.gone = gained[-1], self.gone | set(lost)
-        self.file.write_text(json.dumps({"newest": self.newest, "gone": sorted(self.gone)}))
         return gained, lost
 
-    def posts(self) -> list[Post]:
-        return [_post(number) for number in range(1, self.newest + 1) if number not in self.gone]
+    def open(self) -> GallerySite:
+        """The gallery, served where it was the last time if that port is free."""
+        posts = [_post(number) for number in range(1, self.newest + 1) if number not in self.gone]
+        site = GallerySite(posts, port=self.port)
+        try:
+            site.start()
+        except OSError:
+            site = GallerySite(posts)
+            site.start()
+        self.port = site.port
+        self.file.write_text(json.dumps({"newest": self.newest, "gone": sorted(self.gone), "port": self.port}))
+        return site
 
 
 def run(folder: Path | None, *, reset: bool) -> int:
@@ -70,7 +81,7 @@ def run(folder: Path | None, *, reset: bool) -> int:
     for _ in range(2 if first_time else 1):
         gained, lost = visits.change()
         _announce(console, gained, lost)
-        with GallerySite(visits.posts()) as site:
+        with visits.open() as site:
             settings = _settings(home, site.root)
             mode = Mode.choose(as_json=False, quiet=False, verbose=False)
             code = synchronize_now(settings, f"{site.root}/posts?tags=demo", to="demo", source_id=SOURCE_ID, mode=mode)
@@ -96,7 +107,9 @@ def _closing(console: Console, home: Path, settings: Settings) -> None:
     finally:
         catalog.close()
     counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), reverse=True))
-    console.print(f"\nThe catalog now holds {counted}. A file that is gone at the remote stays here.")
+    console.print(
+        f"\nThe catalog now holds {counted}. What is gone at the remote goes to the trash at the second listing without it."
+    )
     console.print(f"Pictures: {escape(str(settings.content_root / 'demo'))}", soft_wrap=True)
     console.print("Once more: [bold]http-downloader demo[/]   A gallery of yours: [bold]http-downloader sync URL[/]")
 
@@ -121,6 +134,8 @@ def _settings(home: Path, root: str) -> Settings:
         amqp_url="",
         rabbitmq_host="",
         allow_private_addresses="127.0.0.1",
+        remote_deletes="trash",
+        removal_min_age=0,
         hook_file_downloaded="",
         hook_file_skipped="",
         hook_source_synchronized="",

@@ -254,9 +254,8 @@ def summary_lines(ending: Ending, finished: Finished | None, claim: Claim | None
         parts.append(f"{counts.absorbed} packed away by a post-processor")
     lines.append(f"  {', '.join(parts)}")
     lines.append(f"  [dim]in {escape(_short(content_root / claim.content_path))}[/]")
-    if finished.missing:
-        names = ", ".join(finished.missing[:MOST_NAMES]) + (" …" if len(finished.missing) > MOST_NAMES else "")
-        lines.append(f"  {len(finished.missing)} gone at the remote, kept here: {escape(names)}")
+    if finished.removals:
+        lines.append(f"  gone at the remote: {escape(finished.removals)}")
     if ending.state is RunState.PARTIAL:
         lines += [f"  {escape(gap.reason.sentence)}: {escape(gap.detail)}" for gap in finished.gaps[:MOST_NAMES]]
     return lines

@@ -31,11 +31,12 @@ def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             "site": row["site"],
             "state": row["state"],
             "reason": row["reason"] if row["state"] != "synchronized" else None,
-            "synchronized_at": _time(row["synchronized_at"]),
+            "synchronized_at": time(row["synchronized_at"]),
+            "remote_deletes": row["remote_deletes"],
         }
         for row in rows
     ]
-    _print(shown, as_json, ("source_id", "state", "synchronized_at", "content_path", "reason", "url"), "no sources yet")
+    table(shown, as_json, ("source_id", "state", "synchronized_at", "content_path", "reason", "url"), "no sources yet")
 
 
 def runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -46,7 +47,7 @@ def runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:
                 row["counts"].get(k, 0) for k in ("downloaded", "skipped", "failed")
             )
     columns = ("run_id", "source_id", "state", "new", "known", "failed", "started_at", "reason", "detail")
-    _print(shown, as_json, columns, "no runs yet")
+    table(shown, as_json, columns, "no runs yet")
 
 
 def _run(row: dict[str, Any]) -> dict[str, Any]:
@@ -62,16 +63,16 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
         "attempt": row["attempt"],
         "counts": row["counts"],
         "gaps": [{"reason": reason, "detail": detail} for reason, detail in row["gaps"]],
-        "created_at": _time(row["created_at"]),
-        "started_at": _time(row["started_at"]),
-        "ended_at": _time(row["ended_at"]),
+        "created_at": time(row["created_at"]),
+        "started_at": time(row["started_at"]),
+        "ended_at": time(row["ended_at"]),
+        "removals": row["removals"],
         "log": row["log"].splitlines(),
     }
 
 
 def run_log(catalog: Catalog, run_id: str) -> None:
-    number = run_id.rpartition("-")[2]
-    row = journal.get_run(catalog, int(number)) if number.isdecimal() else None
+    row = journal.get_run(catalog, journal.run_number(run_id))
     if row is None:
         raise SettingsError(f"there is no run {run_id}; http-downloader runs lists them")
     print(row["log"])
@@ -85,7 +86,7 @@ def files(page: Callable[[int], list[dict[str, Any]]], *, as_json: bool) -> None
             after = rows[-1]["id"]
 
     columns = ("source_id", "state", "size", "filename", "title", "downloaded_at")
-    _print(all_rows(), as_json, columns, "no files yet")
+    table(all_rows(), as_json, columns, "no files yet")
 
 
 def _file(row: dict[str, Any]) -> dict[str, Any]:
@@ -104,17 +105,22 @@ def _file(row: dict[str, Any]) -> dict[str, Any]:
         "title": row["title"],
         "date": row["date"],
         "tags": row["tags"],
-        "first_seen_at": _time(row["first_seen_at"]),
-        "downloaded_at": _time(row["downloaded_at"]),
-        "missing_since": _time(row["missing_since"]),
+        "first_seen_at": time(row["first_seen_at"]),
+        "downloaded_at": time(row["downloaded_at"]),
+        "missing_since": time(row["missing_since"]),
+        "missing_times": row["missing_times"],
+        "hold": row["hold"],
+        "pinned": row["pinned"],
+        "trash_path": row["trash_path"],
+        "removed_at": time(row["removed_at"]),
     }
 
 
-def _time(moment: datetime | None) -> str | None:
+def time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _print(rows: Iterable[dict[str, Any]], as_json: bool, columns: tuple[str, ...], nothing: str) -> None:
+def table(rows: Iterable[dict[str, Any]], as_json: bool, columns: tuple[str, ...], nothing: str) -> None:
     if as_json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
