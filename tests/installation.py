@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,11 +72,11 @@ class Installation:
         return self.rows("runs", "--limit", "1000")
 
     def on_disk(self) -> dict[str, bytes]:
-        """Every file under CONTENT_ROOT, by its path there."""
+        """Every file under CONTENT_ROOT but the marker, by its path there."""
         return {
             str(file.relative_to(self.content)): file.read_bytes()
             for file in sorted(self.content.rglob("*"))
-            if file.is_file()
+            if file.is_file() and ".http-downloader" not in file.parts
         }
 
     def everything_we_wrote(self) -> bytes:
@@ -86,17 +86,18 @@ class Installation:
 
 
 class Service:
-    """`http-downloader serve` of an installation, with its log in a file."""
+    """`http-downloader serve` of an installation, with its log in a file. `command`: what is run in its place."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, command: Sequence[str] = (str(COMMAND),)) -> None:
         self.installation = installation
+        self._command = command
         self.log_file = installation.home / f"serve-{time.monotonic_ns()}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(COMMAND), "serve"],
+                [*self._command, "serve"],
                 env=self.installation.env,
                 cwd=self.installation.home,
                 stdin=subprocess.DEVNULL,

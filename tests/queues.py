@@ -30,14 +30,17 @@ class Message:
 
 
 class Queues:
-    """Unique queue names for one service; `settings` are what that service needs to use them."""
+    """Unique queue names for one service; `settings` are what that service needs to use them.
+
+    `removed`: there is a queue for removals, too, and so they are made.
+    """
 
     NAMES = ("orders", "downloaded", "skipped", "synchronized", "failed")
 
-    def __init__(self, exchange: str = "") -> None:
+    def __init__(self, exchange: str = "", *, removed: bool = False) -> None:
         self.mark = uuid.uuid4().hex[:8]
         self.exchange = exchange
-        self.names = {name: f"test.{self.mark}.{name}" for name in self.NAMES}
+        self.names = {name: f"test.{self.mark}.{name}" for name in (*self.NAMES, *(["removed"] if removed else []))}
         self.names["rejected"] = f"{self.names['orders']}.rejected"
 
     @property
@@ -51,6 +54,7 @@ class Queues:
             "AMQP_Q_FILE_DOWNLOAD_SKIPPED": self.names["skipped"],
             "AMQP_Q_SOURCE_SYNCHRONIZED": self.names["synchronized"],
             "AMQP_Q_SOURCE_SYNC_FAILED": self.names["failed"],
+            **({"AMQP_Q_FILE_REMOVED": self.names["removed"]} if "removed" in self.names else {}),
         }
 
     def __enter__(self) -> Self:

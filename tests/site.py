@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from http_downloader.demo.pictures import picture
 from http_downloader.demo.site import (
+    LARGEST_PAGE,
     NOT_FOUND,
     Exchange,
     GallerySite,
@@ -240,9 +241,10 @@ class FaultyExchange(Exchange):
 class FaultySite(GallerySite):
     """The demo's gallery with rules for what goes wrong, and with a log.
 
-    More is served than there: any `/direct/….png`, `/plain/<n>.html` with n pictures of those, and the
-    moebooru API for the same posts (`moebooru:{site.root}/post?tags=demo`), and the one of misskey
-    (`misskey:{site.root}/@demo/notes`).
+    More is served than there: any `/direct/….png`, `/plain/<n>.html` with n pictures of those, the
+    moebooru API for the same posts (`moebooru:{site.root}/post?tags=demo`) and the one of misskey
+    (`misskey:{site.root}/@demo/notes`), a thread of a message board (`lynxchan:{site.root}/b/res/1`) and a wiki
+    (`wikimedia:{site.root}/wiki/Category:Demo`), both with pictures of `/direct/`.
     """
 
     exchange = FaultyExchange
@@ -256,6 +258,14 @@ class FaultySite(GallerySite):
         """More files at the same time are answered with 429."""
         self.artists: list[str] = []
         """Tags that `/artists?…` lists, each of them a gallery of its own."""
+        self.page_size: int | None = None
+        """Posts on a page at most; what clients ask for, unless given."""
+        self.omits_hidden = False
+        """Hidden posts are left out of their page altogether, which is that much shorter."""
+        self.thread: list[str] = []
+        """Pictures of the thread: its ids count them, so that all behind a deleted one get other ids."""
+        self.wiki: list[str] = []
+        """Pictures of the wiki."""
         self._watch = threading.Lock()
         self._stopping = threading.Event()
         self._rules: list[Rule] = []
@@ -419,7 +429,47 @@ class FaultySite(GallerySite):
             )
         if url.path == "/post.json":
             return self._moebooru_listing(parse_qs(url.query))
+        if url.path == "/b/res/1.json":
+            return self._thread_page()
+        if url.path == "/api.php":
+            return self._wiki_page() if "subcat" not in url.query else json_response({})
         return super().answer(target, headers)
+
+    def _listing(self, tags: str, limit: str, page: str) -> Response:
+        response = super()._listing(tags, str(self._size(limit)), page)
+        if not self.omits_hidden:
+            return response
+        return json_response([post for post in json.loads(response.body) if "file_url" in post])
+
+    def _size(self, limit: str) -> int:
+        return min(int(limit) if limit.isdecimal() else 20, self.page_size or LARGEST_PAGE)
+
+    def _thread_page(self) -> Response:
+        """A post for each ten pictures. Source: gallery_dl/extractor/lynxchan.py."""
+        files = [{"originalName": f"{name}.png", "path": f"/direct/thread/{name}.png"} for name in self.thread]
+        later = [{"postId": 1 + start // 10, "files": files[start : start + 10]} for start in range(10, len(files), 10)]
+        first = {"boardUri": "b", "threadId": 1, "subject": "Demo", "message": "", "files": files[:10]}
+        return json_response(first | {"posts": later})
+
+    def _wiki_page(self) -> Response:
+        """Source: gallery_dl/extractor/wikimedia.py."""
+        pages = {
+            str(number): {
+                "title": f"File:{name}.png",
+                "imageinfo": [
+                    {
+                        "canonicaltitle": f"File:{name}.png",
+                        "url": f"{self.root}/direct/wiki/{name}.png",
+                        "sha1": hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest(),
+                        "timestamp": "2026-01-01T00:00:00Z",
+                        "metadata": [],
+                        "commonmetadata": [],
+                    }
+                ],
+            }
+            for number, name in enumerate(self.wiki, 1)
+        }
+        return json_response({"query": {"pages": pages}})
 
     def _direct(self, path: str, headers: Message) -> Response:
         name, _, extension = path.removeprefix("/direct/").rpartition(".")
@@ -475,7 +525,7 @@ class FaultySite(GallerySite):
         if url.path not in ("/posts.json", "/post.json"):
             return None
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        page, size = query.get("page", "1"), int(query.get("limit", "20"))
+        page, size = query.get("page", "1"), self._size(query.get("limit", "20"))
         if page.isdecimal():
             return int(page)
         before, border = page[0] == "b", int(page[1:])

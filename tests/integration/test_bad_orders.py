@@ -109,6 +109,11 @@ BAD_CONTENT_PATH = [
     )
 ]  # fmt: skip
 
+BAD_REMOTE_DELETES = [
+    json.dumps({**json.loads(order()), "remote_deletes": value}).encode()
+    for value in ("", "Keep", "remove", 1, True, ["keep"], {"keep": "keep"})
+]
+
 BAD = [
     *((OrderFault.NOT_JSON, body) for body in NOT_JSON),
     *((OrderFault.NOT_UTF8, body) for body in NOT_UTF8),
@@ -122,6 +127,7 @@ BAD = [
     *((OrderFault.NO_EXTRACTOR, body) for body in NO_EXTRACTOR),
     *((OrderFault.TRUNCATED_URL, body) for body in TRUNCATED_URL),
     *((OrderFault.BAD_CONTENT_PATH, body) for body in BAD_CONTENT_PATH),
+    *((OrderFault.BAD_REMOTE_DELETES, body) for body in BAD_REMOTE_DELETES),
 ]
 
 

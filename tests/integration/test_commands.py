@@ -154,7 +154,7 @@ def test_demo_twice(install: Callable[..., Installation]) -> None:
     assert "24 new" in first.stdout
     assert "6 new" in first.stdout
     assert "22 known" in first.stdout
-    assert "2 gone at the remote, kept here" in first.stdout
+    assert "gone at the remote: 2 waiting for a second listing" in first.stdout
     pictures = machine.runtime / "demo" / "content" / "demo"
     before = {file: file.stat().st_mtime_ns for file in pictures.iterdir()}
     assert len(before) == 30
@@ -164,10 +164,12 @@ def test_demo_twice(install: Callable[..., Installation]) -> None:
     assert lines_of(second, "+ ") == 6
     assert "6 new" in second.stdout
     assert "26 known" in second.stdout
-    assert "2 gone at the remote, kept here" in second.stdout
-    assert re.search(r"32 present, 4 missing", " ".join(second.stdout.split()))
-    assert len(list(pictures.iterdir())) == 36
-    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert "gone at the remote: 2 moved to trash; 2 waiting for a second listing" in second.stdout
+    assert re.search(r"2 trashed, 32 present, 2 missing", " ".join(second.stdout.split()))
+    left = list(pictures.iterdir())
+    assert len(left) == 34
+    assert len([file for file in before if file in left]) == 28
+    assert {file: file.stat().st_mtime_ns for file in before if file in left}.items() <= before.items()
 
 
 def test_demo_keeps_to_its_folder(install: Callable[..., Installation], tmp_path: Path) -> None:
@@ -359,6 +361,7 @@ def test_lists(install: Callable[..., Installation], run_here: Run) -> None:
         "state": "synchronized",
         "reason": None,
         "synchronized_at": run["ended_at"],
+        "remote_deletes": None,
     }
     assert (run["source_id"], run["state"], run["attempt"], run["counts"]["downloaded"]) == (7, "synchronized", 1, 1)
     assert rows("files", "--state", "present") == [file]
