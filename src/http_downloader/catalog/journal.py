@@ -161,6 +161,51 @@ def local_source_id(db: Connection, url: str, *, content_path: str, site: str, n
     return made
 
 
+# What every run asks is put together once: that takes longer than to ask it.
+_THIS_RUN = runs.c.id == sa.bindparam("run")
+_INSTANT = runs.c.not_before.type
+_other = runs.alias()
+_running = sa.select(sa.func.count()).select_from(_other).where(_other.c.state == RunState.RUNNING)
+_startable = (
+    sa.select(runs.c.id, runs.c.site, runs.c.source_id)
+    .where(
+        runs.c.state == RunState.QUEUED,
+        _running.where(_other.c.source_id == runs.c.source_id).scalar_subquery() == 0,
+        _running.where(_other.c.site == runs.c.site).scalar_subquery() < sa.bindparam("slots"),
+    )
+    .order_by(runs.c.priority.desc(), runs.c.id)
+    .limit(CANDIDATES)
+)
+_THIS_ONE = _startable.where(_THIS_RUN)
+_NEXT = _startable.where(runs.c.not_before <= sa.bindparam("now", type_=_INSTANT))
+_COUNTED = sa.select(
+    _running.where(_other.c.site == sa.bindparam("site")).scalar_subquery().label("by_site"),
+    _running.where(_other.c.source_id == sa.bindparam("source")).scalar_subquery().label("by_source"),
+)
+_TAKE = (
+    sa.update(runs)
+    .where(_THIS_RUN, runs.c.state == RunState.QUEUED)
+    .values(
+        state=RunState.RUNNING,
+        owner=sa.bindparam("worker"),
+        lease_until=sa.bindparam("until", type_=_INSTANT),
+        fence=runs.c.fence + 1,
+        attempt=runs.c.attempt + 1,
+        started_at=sa.func.coalesce(runs.c.started_at, sa.bindparam("now", type_=_INSTANT)),
+    )
+)
+_CLAIMED = (
+    sa.select(
+        runs,
+        sources.c.remote_deletes.label("source_deletes"),
+        _IDENTITY.scalar_subquery().label("identity"),
+    )
+    .join(sources)
+    .where(_THIS_RUN)
+)
+_HELD = sa.select(runs.c.fence, runs.c.owner, runs.c.state).where(_THIS_RUN).with_for_update()
+
+
 @transaction
 def claim(
     db: Connection,
@@ -176,20 +221,10 @@ def claim(
     With `run`, that one and no other, even before its time: a person is waiting for it.
     """
     _expire(db, now)
-    other = runs.alias()
-    running = sa.select(sa.func.count()).select_from(other).where(other.c.state == RunState.RUNNING)
-    choice = (
-        sa.select(runs.c.id, runs.c.site, runs.c.source_id)
-        .where(
-            runs.c.state == RunState.QUEUED,
-            runs.c.id == run if run is not None else runs.c.not_before <= now,
-            running.where(other.c.source_id == runs.c.source_id).scalar_subquery() == 0,
-            running.where(other.c.site == runs.c.site).scalar_subquery() < site_concurrency,
-        )
-        .order_by(runs.c.priority.desc(), runs.c.id)
-        .limit(CANDIDATES)
-    )
-    candidates = db.execute(choice).all()
+    if run is not None:
+        candidates = db.execute(_THIS_ONE, {"run": run, "slots": site_concurrency}).all()
+    else:
+        candidates = db.execute(_NEXT, {"now": now, "slots": site_concurrency}).all()
     # Between these row locks and the commit nobody else starts a run of these sites: the counts below hold. All
     # in one order, or two workers that lock one after the other as they go would lock each other out.
     names = {candidate.site for candidate in candidates}
@@ -197,32 +232,17 @@ def claim(
     for candidate in candidates:
         # A source that has moved may have runs of two sites, and an order for it may arrive right now.
         db.execute(sa.select(sources.c.id).where(sources.c.id == candidate.source_id).with_for_update())
-        by_site = running.where(other.c.site == candidate.site).scalar_subquery()
-        by_source = running.where(other.c.source_id == candidate.source_id).scalar_subquery()
-        counted = db.execute(sa.select(by_site.label("by_site"), by_source.label("by_source"))).one()
+        counted = db.execute(_COUNTED, {"site": candidate.site, "source": candidate.source_id}).one()
         if counted.by_site >= site_concurrency or counted.by_source:
             continue
-        taken = db.execute(
-            sa.update(runs)
-            .where(runs.c.id == candidate.id, runs.c.state == RunState.QUEUED)
-            .values(
-                state=RunState.RUNNING,
-                owner=owner,
-                lease_until=now + lease,
-                fence=runs.c.fence + 1,
-                attempt=runs.c.attempt + 1,
-                started_at=sa.func.coalesce(runs.c.started_at, sa.bindparam("started", now, runs.c.started_at.type)),
-            )
-        )
+        taken = db.execute(_TAKE, {"run": candidate.id, "worker": owner, "until": now + lease, "now": now})
         if taken.rowcount == 1:
             return _claim(db, candidate.id)
     return None
 
 
 def _claim(db: Connection, run: int) -> Claim:
-    identity = _IDENTITY.scalar_subquery().label("identity")
-    choice = sa.select(runs, sources.c.remote_deletes.label("source_deletes"), identity).join(sources)
-    row = db.execute(choice.where(runs.c.id == run)).one()
+    row = db.execute(_CLAIMED, {"run": run}).one()
     return Claim(
         run=row.id,
         run_id=f"{row.identity}-{row.id}",
@@ -302,9 +322,7 @@ def renew(db: Connection, owner: str, until: datetime, performed: list[int]) -> 
 
 def guard(db: Connection, claim: Claim) -> None:
     """Hold the run's row for the rest of this transaction, or raise `LeaseLost`: first line of every write."""
-    row = db.execute(
-        sa.select(runs.c.fence, runs.c.owner, runs.c.state).where(runs.c.id == claim.run).with_for_update()
-    ).first()
+    row = db.execute(_HELD, {"run": claim.run}).first()
     if row is None or (row.fence, row.owner, row.state) != (claim.fence, claim.owner, RunState.RUNNING):
         raise LeaseLost(f"run {claim.run_id} belongs to another worker now; what this one still had is dropped")
 

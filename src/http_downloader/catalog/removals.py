@@ -309,6 +309,13 @@ def emptied(db: Connection, ids: list[int]) -> None:
         db.execute(sa.update(files).where(some).values(trash_path=None))
 
 
+@query
+def is_free(db: Connection, path: str, file: int) -> bool:
+    """Whether the catalog gives a path to no other file."""
+    holder = sa.select(files.c.id).where(files.c.path_key == file_key(path), files.c.id != file)
+    return db.execute(holder).first() is None
+
+
 @transaction
 def restored(db: Connection, file: StoredFile, path: str) -> None:
     """A file that a person took out of the trash: it stays, although the remote does not have it.

@@ -13,11 +13,12 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from ..app import check_broker
-from ..catalog import outbox
+from ..catalog import content, outbox
 from ..catalog.engine import open_catalog
 from ..domain.errors import ContentError, DownloaderError, Exit
 from ..gallery.pool import GalleryPool
 from ..settings import Settings
+from ..sync.trash import RootMarker
 
 
 def run(settings: Settings, *, quiet: bool) -> int:
@@ -57,6 +58,9 @@ def _folder(name: str, folder: Path) -> str:
 def _catalog(settings: Settings) -> str:
     catalog = open_catalog(settings.catalog_url)
     try:
+        marker = RootMarker(settings.content_root, catalog.identity)
+        if content.is_marked(catalog) and not marker.is_there():
+            raise ContentError(marker.missing)
         waiting = outbox.depth(catalog)
         return catalog.address + (f", {waiting} events wait for the broker" if waiting else "")
     finally:

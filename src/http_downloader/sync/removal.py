@@ -18,6 +18,8 @@ from ..catalog.removals import Removed, Standing, StoredFile
 from ..domain.errors import ContentError, SourceBusyError
 from ..domain.events import Event, EventType, RunContext, file_removed
 from ..domain.files import FileState, distinct_name
+from ..domain.listing import Failure
+from ..domain.reasons import Reason
 from ..domain.removals import (
     Check,
     FullListing,
@@ -87,20 +89,20 @@ class Remover:
         self._outlet = outlet
         self._trash = Trash(content_root)
 
-    async def check_root(self) -> str | None:
+    async def check_root(self) -> Failure | None:
         """Why CONTENT_ROOT cannot be used now; None when it is the folder that the catalog speaks of, which is marked
         if it was not before."""
         if (problem := await self.look_at_root()) is not None:
-            return problem
+            return Failure(reason=Reason.ROOT_NOT_MOUNTED, detail=problem)
         if not self._root.is_dir():
-            return f"CONTENT_ROOT is not there: {self._root}"
+            return Failure(reason=Reason.ROOT_NOT_MOUNTED, detail=f"CONTENT_ROOT is not there: {self._root}")
         marker = RootMarker(self._root, self._calls.catalog.identity)
         if await asyncio.to_thread(marker.is_there):
             return None
         try:
             await asyncio.to_thread(marker.write)
         except ContentError as error:
-            return str(error)
+            return Failure(reason=Reason.STORAGE_ERROR, detail=str(error))
         await self._calls(content.mark, self._clock())
         return None
 
@@ -109,10 +111,7 @@ class Remover:
         marker = RootMarker(self._root, self._calls.catalog.identity)
         if await asyncio.to_thread(marker.is_there) or not await self._calls(content.is_marked):
             return None
-        return (
-            f"CONTENT_ROOT is not the folder that the catalog speaks of: {marker.path} is missing. Mount the disk; or, if"
-            " the files have moved here, run: http-downloader db mark-root"
-        )
+        return marker.missing
 
     async def _need_root(self) -> None:
         """On an empty place where the disk is not mounted, every file would seem to be gone."""
@@ -158,8 +157,8 @@ class Remover:
         standing, plan = await self.plan(claim, attempt, ended, process)
         leaving = [standing.rows[remote_id] for remote_id in plan.to_remove]
         if leaving and (problem := await self.check_root()) is not None:
-            log.error("nothing is removed", why=problem)
-            return Outcome(summary=f"nothing removed: {problem}")
+            log.error("nothing is removed", why=problem.detail)
+            return Outcome(summary=f"nothing removed: {problem.detail}")
         places = self._places(leaving)
         await self._write(claim, standing, plan, places)
         events = await self._remove(_Hand.of(claim), leaving, places, policy.action)
@@ -336,22 +335,28 @@ class Remover:
         Raises `SourceBusyError`, `ContentError`.
         """
         await self._need_root()
-        place, path = str(row.trash_path), row.path
-        if not await asyncio.to_thread(self._trash.move, place, path):
-            if await asyncio.to_thread(self._trash.inspect, path, size=row.size, sha256=row.sha256) is OnDisk.OURS:
-                # An earlier call was cut off between the move and the catalog.
-                await self._calls(removals.restored, row, path)
-                return path
-            folder, _, name = path.rpartition("/")
-            path = f"{folder}/{distinct_name(name, row.remote_id)}"
-            if not await asyncio.to_thread(self._trash.move, place, path):
-                return None
+        place = str(row.trash_path)
+        folder, _, name = row.path.rpartition("/")
+        for path in (row.path, f"{folder}/{distinct_name(name, row.remote_id)}"):
+            if await self._calls(removals.is_free, path, row.id) and await asyncio.to_thread(
+                self._comes_back, row, place, path
+            ):
+                break
+        else:
+            return None
         try:
             await self._calls(removals.restored, row, path)
         except SourceBusyError:
             await asyncio.to_thread(self._trash.move, path, place)
             raise
         return path
+
+    def _comes_back(self, row: StoredFile, place: str, path: str) -> bool:
+        """Move a file out of the trash, unless an earlier call did and was cut off before the catalog knew."""
+        if self._trash.move(place, path):
+            return True
+        was_moved = not self._trash.is_file(place)
+        return was_moved and self._trash.inspect(path, size=row.size, sha256=row.sha256) is OnDisk.OURS
 
     async def empty(self, rows: list[StoredFile]) -> None:
         """Delete files from the trash for good. Raises `ContentError`."""

@@ -170,8 +170,8 @@ class Runner:
         """Run the gallery process to its end, recording what it reports."""
         if claim.run in self._stopping:
             return Ended(stopped=True)
-        if (problem := await self._remover.check_root()) is not None:
-            return Ended(failure=Failure(reason=Reason.ROOT_NOT_MOUNTED, detail=problem))
+        if (failure := await self._remover.check_root()) is not None:
+            return Ended(failure=failure)
         try:
             process = await self._pool.run(await self._request(claim, attempt))
         except SettingsError as error:

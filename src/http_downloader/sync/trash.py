@@ -44,9 +44,8 @@ class Trash:
         except FileNotFoundError:
             return OnDisk.ABSENT
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                return OnDisk.SYMLINK
-            raise ContentError(f"{path} cannot be read: {error.strerror}") from error
+            # One that cannot be read is not proven to be ours.
+            return OnDisk.SYMLINK if error.errno in (errno.ELOOP, errno.ENOTDIR) else OnDisk.CHANGED
 
     def is_file(self, path: str) -> bool:
         with suppress(OSError), self._folder(path) as (folder, name):
@@ -78,7 +77,7 @@ class Trash:
 
     def delete(self, trash_path: str) -> None:
         """Remove a file from the trash for good, and the folders that become empty with it."""
-        if not trash_path.startswith(f"{TRASH_FOLDER}/"):
+        if not trash_path.startswith(f"{TRASH_FOLDER}/") or ".." in trash_path.split("/"):
             raise ContentError(f"{trash_path} does not lie in the trash")
         try:
             with suppress(FileNotFoundError), self._folder(trash_path) as (folder, name):
@@ -148,6 +147,14 @@ class RootMarker:
 
     def is_there(self) -> bool:
         return self.path.is_file()
+
+    @property
+    def missing(self) -> str:
+        """What to say when it was written once, and is not there now."""
+        return (
+            f"CONTENT_ROOT is not the folder that the catalog speaks of: {self.path} is missing. Mount the disk; or, if"
+            " the files have moved here, run: http-downloader db mark-root"
+        )
 
     def write(self) -> None:
         """Raises `ContentError`."""
