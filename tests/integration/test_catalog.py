@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,20 @@ from http_downloader.catalog import files, journal, migrations, outbox, removals
 from http_downloader.catalog.engine import Catalog, open_catalog, query, transaction
 from http_downloader.catalog.journal import Claim, Submitted
 from http_downloader.catalog.removals import Removed
-from http_downloader.domain.errors import CatalogError, LeaseLost, SettingsError
-from http_downloader.domain.events import Event, EventType, RunContext, file_event, source_synchronized
+from http_downloader.domain.errors import CatalogError, LeaseLost, SettingsError, SourceBusyError
+from http_downloader.domain.events import (
+    Event,
+    EventType,
+    RunContext,
+    file_event,
+    file_removed,
+    source_synchronized,
+)
 from http_downloader.domain.files import UNAVAILABLE_RETRY, FileFact, FileState, Words, is_unavailable
 from http_downloader.domain.listing import Gap
 from http_downloader.domain.orders import FIRST_LOCAL_SOURCE_ID, MAX_SOURCE_ID, Order
 from http_downloader.domain.reasons import Reason
-from http_downloader.domain.removals import Decision, Missing, Verdict
+from http_downloader.domain.removals import Decision, Hold, Missing, RemoteDeletes, Verdict
 from http_downloader.domain.runs import Ending, RunState
 
 ENGINES = ("sqlite", "postgresql", "mariadb")
@@ -1281,3 +1289,193 @@ def test_an_error_of_the_database_is_one_line(catalog: Catalog) -> None:
     assert catalog.address in str(caught.value)
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+# Removals
+
+
+def missing_file(catalog: Catalog, source_id: int = 1, remote_id: str = "x") -> Claim:
+    """A file that a complete listing did not show, and the run of that listing, which goes on."""
+    claimed = started(catalog, source_id)
+    files.record(catalog, claimed, [fact(remote_id, f"folder{source_id}/{remote_id}", size=3, sha256="ab")], {}, NOW)
+    mark_missing(catalog, claimed, [remote_id], NOW)
+    return claimed
+
+
+def stored(catalog: Catalog, source_id: int = 1, name: str = "x") -> removals.StoredFile:
+    (found,) = removals.find_files(catalog, source_id, [name])
+    return found
+
+
+def removal_event(claimed: Claim, remote_id: str = "x") -> Event:
+    context = RunContext(run_id=claimed.run_id, source_id=claimed.source_id)
+    return file_removed(context, remote_id=remote_id, filename=remote_id, removal="trash")
+
+
+def test_what_is_remembered_of_a_missing_file(catalog: Catalog) -> None:
+    """Its history comes back as it was written, and ends when the file is listed again."""
+    claimed = missing_file(catalog)
+    standing = removals.standing(catalog, claimed)
+    assert standing.history == {
+        "x": Missing(times=1, since=NOW, last=NOW, since_run=claimed.run, fingerprint="f", beside=0)
+    }
+    assert standing.rows["x"].path == "folder1/x"
+    files.mark_present(catalog, claimed, ["x"])
+    assert removals.standing(catalog, claimed).history == {}
+
+
+def test_a_removal_and_its_event_are_one_commit(catalog: Catalog) -> None:
+    """With the intent before it; the name is free afterwards, and the file is in the trash."""
+    claimed = missing_file(catalog)
+    place = ".trash/2026-03-01/folder1/x"
+    decision = Decision(verdict=Verdict.REMOVE, missing=removals.standing(catalog, claimed).history["x"])
+    removals.settle(catalog, claimed, {"x": decision}, {"x": place})
+    ((row, pinned),) = removals.interrupted(catalog, 1)
+    assert (row.trash_path, row.state, pinned) == (place, FileState.MISSING, False)
+    before = everything(catalog)
+    one = Removed(remote_id="x", trash_path=place, kept=True)
+    broken = replace(removal_event(claimed), headers={"size": object()})
+    with pytest.raises((CatalogError, TypeError)):
+        removals.removed(catalog, claimed, [one], [broken], NOW)
+    assert everything(catalog) == before
+    removals.removed(catalog, claimed, [one], [removal_event(claimed)], NOW)
+    assert removals.interrupted(catalog, 1) == []
+    assert [row.trash_path for row in removals.trashed(catalog)] == [place]
+    assert [event.type for _, event in outbox.waiting(catalog, "w1", 9)] == [EventType.FILE_REMOVED]
+    assert not files.holds(catalog, 2, "folder1/x")
+    assert files.known_files(catalog, claimed, NOW)["x"].path is None
+
+
+def test_a_zombie_removes_nothing(catalog: Catalog) -> None:
+    zombie = missing_file(catalog)
+    journal.release(catalog, ["w1"])
+    before = everything(catalog)
+    decision = Decision(verdict=Verdict.MISSING)
+    for write in (
+        lambda: removals.settle(catalog, zombie, {"x": decision}, {}),
+        lambda: removals.removed(catalog, zombie, [Removed(remote_id="x", trash_path=None, kept=False)], [], NOW),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert everything(catalog) == before
+
+
+def test_a_person_waits_for_the_run_of_a_source(catalog: Catalog) -> None:
+    """Approving, forgetting, wanting and restoring need a source at rest; another source's run does not matter."""
+    claimed = missing_file(catalog)
+    file = stored(catalog)
+    writes: list[Callable[[], object]] = [
+        lambda: removals.intend(catalog, 1, {"x": ".trash/x"}),
+        lambda: removals.removed_by_hand(catalog, 1, claimed.run, [], [], NOW),
+        lambda: removals.forget(catalog, file),
+        lambda: removals.want(catalog, file),
+        lambda: removals.restored(catalog, file, "folder1/x"),
+    ]
+    before = everything(catalog)
+    for write in writes:
+        with pytest.raises(SourceBusyError, match="a run of source 1 is under way"):
+            write()
+    assert everything(catalog) == before
+    finish(catalog, claimed, SYNCHRONIZED)
+    started(catalog, 2)
+    for write in writes[1:]:  # an intent would be a removal that was cut off
+        write()
+
+
+def test_held_plans(catalog: Catalog) -> None:
+    """One for each run, with its reasons; rejected files are pinned, and pinned files wait for nobody."""
+    claimed = missing_file(catalog)
+    history = removals.standing(catalog, claimed).history["x"]
+    decision = Decision(verdict=Verdict.HELD, hold=Hold.STILL_SERVED, missing=history)
+    removals.settle(catalog, claimed, {"x": decision}, {})
+    (plan,) = removals.held_plans(catalog)
+    assert (plan["run_id"], plan["source_id"], plan["hold"], plan["files"]) == (claimed.run_id, 1, "still-served", 1)
+    ((row, hold),) = removals.held_files(catalog, claimed.run)
+    assert (row.remote_id, row.filename, hold) == ("x", "x", Hold.STILL_SERVED)
+    assert removals.reject(catalog, claimed.run) == 1
+    assert removals.held_plans(catalog) == []
+    (known,) = removals.standing(catalog, claimed).known
+    assert known.pinned
+    removals.pin(catalog, [row.id], False)
+    (known,) = removals.standing(catalog, claimed).known
+    assert not known.pinned
+
+
+def test_what_has_been_in_the_trash_for_long(catalog: Catalog) -> None:
+    """Only that expires, and what a removal has left there although nobody wants it."""
+    claimed = started(catalog)
+    for number, kept in enumerate((True, True, False)):
+        files.record(catalog, claimed, [fact(f"{number}")], {}, NOW)
+        one = Removed(remote_id=f"{number}", trash_path=f".trash/{number}", kept=kept)
+        removals.removed(catalog, claimed, [one], [], NOW + number * LEASE)
+    rows = removals.expired(catalog, NOW + LEASE, 9)
+    assert [row.trash_path for row in rows] == [".trash/0", ".trash/2"]
+    removals.emptied(catalog, [row.id for row in rows])
+    assert removals.expired(catalog, NOW + LEASE, 9) == []
+    assert [row.trash_path for row in removals.trashed(catalog)] == [".trash/1"]
+    assert files.count_by_state(catalog, 1) == {"removed": 2, "trashed": 1}
+
+
+def test_tombstones(catalog: Catalog) -> None:
+    """A forgotten file is left alone, and new again when it is wanted."""
+    claimed = missing_file(catalog)
+    finish(catalog, claimed, SYNCHRONIZED)
+    removals.forget(catalog, stored(catalog))
+    claimed = started(catalog)
+    assert files.known_files(catalog, claimed, NOW)["x"].is_left_alone
+    finish(catalog, claimed, SYNCHRONIZED)
+    removals.want(catalog, stored(catalog))
+    assert files.count_by_state(catalog, 1) == {}
+
+
+def test_a_restored_file_is_present_and_pinned(catalog: Catalog) -> None:
+    claimed = missing_file(catalog)
+    removals.removed(catalog, claimed, [Removed(remote_id="x", trash_path=".trash/x", kept=True)], [], NOW)
+    finish(catalog, claimed, SYNCHRONIZED)
+    (row,) = removals.trashed(catalog, 1)
+    removals.restored(catalog, row, "folder1/x~2")
+    claimed = started(catalog)
+    (known,) = removals.standing(catalog, claimed).known
+    assert (known.state, known.pinned) == (FileState.PRESENT, True)
+    assert files.known_files(catalog, claimed, NOW)["x"].path == "folder1/x~2"
+    assert removals.trashed(catalog) == []
+
+
+def test_the_most_careful_order_counts(catalog: Catalog) -> None:
+    """Of those that one run answers; the source's own setting is beside it."""
+    for action in (RemoteDeletes.DELETE, RemoteDeletes.KEEP, None, RemoteDeletes.TRASH):
+        order = Order(source_id=1, url="https://example.org/1", content_path="folder1", remote_deletes=action)
+        journal.submit(catalog, order, site="site", now=NOW)
+    assert journal.set_remote_deletes(catalog, 1, RemoteDeletes.DELETE)
+    assert not journal.set_remote_deletes(catalog, 2, RemoteDeletes.DELETE)
+    claimed = claim(catalog, "w1")
+    assert claimed is not None
+    assert (claimed.order_deletes, claimed.source_deletes) == (RemoteDeletes.KEEP, RemoteDeletes.DELETE)
+
+
+def test_a_catalog_from_before_removals_is_brought_up_to_date(
+    new_database: str, opening: Callable[..., Catalog]
+) -> None:
+    """With what is in it: its files are neither pinned nor missing any longer than they were."""
+    opened = opening(new_database)
+    migrations.downgrade(opened.engine, "0001")
+    with opened.engine.begin() as db:
+        db.execute(
+            sa.text(
+                "INSERT INTO sources (id, url, url_key, content_path, site, created_at)"
+                " VALUES (1, 'https://example.org/1', 'k', 'folder1', 'site', 0)"
+            )
+        )
+        db.execute(
+            sa.text(
+                "INSERT INTO files (source_id, remote_key, remote_id, path_key, path, state, first_seen_at, gone_runs,"
+                " tags) VALUES (1, 'k', 'x', 'p', 'folder1/x', 'missing', 0, 0, '[]')"
+            )
+        )
+    migrations.upgrade(opened.engine)
+    submit(opened, 1)
+    claimed = claim(opened, "w1")
+    assert claimed is not None
+    standing = removals.standing(opened, claimed)
+    assert [(one.state, one.pinned) for one in standing.known] == [(FileState.MISSING, False)]
+    assert standing.history == {}

@@ -396,6 +396,20 @@ def test_a_healthy_machine(install: Callable[..., Installation], queues: Queues)
     assert (quiet.returncode, quiet.stdout) == (0, "")
 
 
+def test_a_content_root_that_is_not_mounted(install: Callable[..., Installation]) -> None:
+    """The doctor says so, and what to do when the files have moved; that heals it."""
+    machine = install()
+    with FaultySite([Post(id=1)]) as site:
+        assert machine.sync(f"Danbooru:{site.root}/posts?tags=demo").returncode == 0
+    machine.content.rename(machine.home / "disk")
+    machine.content.mkdir()
+    done = machine.run("doctor", "--quiet")
+    assert done.returncode == 6
+    assert "CONTENT_ROOT is not the folder that the catalog speaks of" in done.stdout
+    assert machine.run("db", "mark-root").returncode == 0
+    assert machine.run("doctor").returncode == 0
+
+
 def test_the_catalog_s_address_and_schema(install: Callable[..., Installation]) -> None:
     """`db show` and `db upgrade` name the catalog and its schema."""
     machine = install()

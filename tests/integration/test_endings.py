@@ -266,11 +266,13 @@ def test_hostile_listing(mirror: Callable[..., Mirror]) -> None:
         described = json.loads(site.answer("/posts.json?limit=200", Headers()).body)
         for post in described:
             post["title"] = titles.get(post["id"], "bad address")
-            post["id"] = f"{post['id']}_\ud800\x00"
+            if post is not described[-1]:  # this one goes into the address of the next page
+                post["id"] = f"{post['id']}_\ud800\x00"
             if post["title"] == "bad address":
                 post["file_url"] = f"{site.root}/data/\ud800.png"
         site.rule(LISTING, raw(json.dumps(described).encode(), "application/json"), page=1)
-        source = mirror(site, {"filename": "{title}", "threshold": 200})
+        site.rule(LISTING, empty_listing())
+        source = mirror(site, {"filename": "{title}"})
         (source.machine.content / "a" / "folder").mkdir(parents=True)
         (source.machine.content / "a" / "link").symlink_to("nowhere")
         first, second = source.sync(), source.sync()

@@ -852,7 +852,7 @@ def run_machine(examples: int, steps: int, **more: Any) -> None:
 def test_no_file_is_lost_whatever_happens() -> None:
     run_machine(60, 50, derandomize=True)
     assert Removals.steps >= 2000
-    assert Removals.removed >= 100
+    assert Removals.removed >= 30
 
 
 @pytest.mark.long

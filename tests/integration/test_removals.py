@@ -19,6 +19,7 @@ import pytest
 
 from http_downloader.catalog import files, journal
 from http_downloader.catalog.engine import Catalog, open_catalog
+from http_downloader.domain.removals import RemoteDeletes
 from tests.installation import Installation, Service, gallery_processes, wait_until
 from tests.queues import Message, Queues
 from tests.site import (
@@ -28,12 +29,15 @@ from tests.site import (
     Post,
     empty_listing,
     hang,
+    hang_up,
     login_page,
     raw,
     status,
 )
 
 LISTING = "/posts.json"
+UNHELD: dict[str, object] = {"REMOVAL_PROBE": "ignore", "REMOVAL_MAX_SHARE": 100, "REMOVAL_MAX_COUNT": 1_000_000}
+"""Off is everything that can hold a removal after a complete listing, as far as it can be switched off."""
 PLAIN: dict[str, Any] = {"sleep-request": 0, "retries": 0}
 
 
@@ -65,9 +69,9 @@ class Run:
 class House:
     """A machine with a running service and its queues, for all rows that need no settings of their own."""
 
-    def __init__(self, home: Path, queues: Queues) -> None:
+    def __init__(self, home: Path, queues: Queues, **settings: object) -> None:
         self.queues = queues
-        self.machine = Installation(home, **queues.settings, REMOVAL_MIN_AGE=0, SYNC_ATTEMPTS=1)
+        self.machine = Installation(home, **queues.settings, REMOVAL_MIN_AGE=0, SYNC_ATTEMPTS=1, **settings)
         self.service = Service(self.machine)
         self._numbers = itertools.count(1)
         self._catalog: Catalog | None = None
@@ -87,6 +91,14 @@ class House:
         self.service.__exit__()
         if self._catalog is not None:
             self._catalog.close()
+
+    @contextlib.contextmanager
+    def tidied(self) -> Iterator[House]:
+        self.machine.configure(template())
+        yield self
+        for name in ("downloaded", "skipped", "synchronized", "failed", "removed", "rejected"):
+            if self.queues.exists(name):
+                self.queues.take(name)
 
     def gallery(self, site: FaultySite, url: str = "Danbooru:{root}/posts?tags=demo", folder: str = "") -> Gallery:
         number = next(self._numbers)
@@ -180,14 +192,37 @@ def one_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield house
 
 
+@pytest.fixture(scope="module")
+def one_unheld(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with Queues(removed=True) as queues, House(tmp_path_factory.mktemp("unheld"), queues, **UNHELD) as house:
+        yield house
+
+
 @pytest.fixture
 def house(one_house: House) -> Iterator[House]:
     """With the template that all rows begin with, and nothing in its queues."""
-    one_house.machine.configure(template())
-    yield one_house
-    for name in ("downloaded", "skipped", "synchronized", "failed", "removed", "rejected"):
-        if one_house.queues.exists(name):
-            one_house.queues.take(name)
+    with one_house.tidied() as house:
+        yield house
+
+
+@pytest.fixture
+def unheld(one_unheld: House) -> Iterator[House]:
+    """The same where only the listing and the rule about ids hold anything."""
+    with one_unheld.tidied() as house:
+        yield house
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """`build(REMOVAL_MAX_COUNT=3)`: a house of the test's own, with other settings."""
+    with Queues(removed=True) as queues, contextlib.ExitStack() as stack:
+
+        def make(**settings: object) -> House:
+            house = House(tmp_path, queues, **settings)
+            house.machine.configure(template())
+            return stack.enter_context(house)
+
+        yield make
 
 
 @pytest.fixture
@@ -277,8 +312,10 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("row", FAULTS + OPTIONS, ids=lambda row: row.name)
-def test_a_listing_that_proves_nothing(house: House, site: FaultySite, row: Row) -> None:
-    """However often it comes, no file is called missing, let alone removed; the run says why."""
+def test_a_listing_that_proves_nothing(unheld: House, site: FaultySite, row: Row) -> None:
+    """However often it comes, no file is called missing, let alone removed, even where only the listing could hold a
+    removal; the run says why."""
+    house = unheld
     gallery = house.gallery(site)
     before = mirrored(gallery)
     site.remove(5)
@@ -317,6 +354,61 @@ def test_a_warning_and_a_plain_return(house: House) -> None:
         assert gallery.run().removals == "1 waiting for a second listing"
         assert gallery.run().removals == "1 moved to trash"
         assert_removed(gallery, before, {name for name in before if gone in name})
+
+
+TIMID = """
+from gallery_dl.extractor.common import Extractor, Message
+
+class TimidExtractor(Extractor):
+    category = "timid"
+    subcategory = "album"
+    filename_fmt = "{name}.{extension}"
+    archive_fmt = "_{name}"
+    pattern = r"(https?://127\\.0\\.0\\.1:\\d+)/timid"
+
+    def items(self):
+        root = self.groups[0]
+        album = self.request_json(root + "/timid.json")
+        for name in album["names"]:
+            metadata = {"name": name, "extension": "png"}
+            yield Message.Directory, "", metadata
+            yield Message.Url, f"{root}/direct/{name}.png", metadata
+        if not album["logged_in"]:
+            self.log.warning("not logged in")
+            return
+"""
+"""An extractor that says in gallery-dl's log what is wrong, and nowhere else."""
+
+
+def test_a_warning_and_a_part_of_the_listing(unheld: House) -> None:
+    """A visitor is shown the first five, and told in a log line only that there are more."""
+    house = unheld
+    extractors = house.machine.home / "extractors"
+    extractors.mkdir(exist_ok=True)
+    (extractors / "timid.py").write_text(TIMID)
+    names = [f"picture{number}" for number in range(12)]
+
+    def show(shown: list[str], logged_in: bool) -> None:
+        site.clear_rules()
+        site.rule("^/timid.json", raw(json.dumps({"names": shown, "logged_in": logged_in}).encode()))
+
+    with FaultySite() as site:
+        house.machine.configure({"extractor": PLAIN | {"module-sources": [str(extractors), None]}})
+        gallery = house.gallery(site, "{root}/timid")
+        show(names, True)
+        before = mirrored(gallery)
+        assert set(before) == {f"{name}.png" for name in names}
+        show(names[:5], False)
+        for _ in range(3):
+            run = gallery.run()
+            assert (run.state, run.reason, run.gaps) == ("partial", "extractor-warning", ["extractor-warning"])
+            assert run.removals is None
+        assert set(gallery.states.values()) == {"present"}
+        assert_nothing_removed(gallery, before)
+        show(names[1:], True)
+        gallery.run()
+        assert gallery.run().removals == "1 moved to trash"
+        assert_removed(gallery, before, {"picture0.png"})
 
 
 # Listings that are complete, and wrong.
@@ -476,6 +568,104 @@ def test_gone_and_the_site_does_not_say(house: House, site: FaultySite, answer: 
     assert_nothing_removed(gallery, before)
 
 
+def test_gone_and_the_site_hangs_up(house: House, site: FaultySite) -> None:
+    """No answer is none; when there is one at last, that counts."""
+    gallery = house.gallery(site)
+    before = mirrored(gallery)
+    site.remove(5)
+    silent = site.rule(post(5).path, hang_up())
+    for _ in range(3):
+        run = gallery.run()
+    assert run.removals == "1 held: the site does not say whether it still serves it"
+    assert gallery.holds == {"5": "not-asked"}
+    assert_nothing_removed(gallery, before)
+    silent.times = 0
+    assert gallery.run().removals == "1 moved to trash"
+    assert gallery.holds == {}
+    assert_removed(gallery, before, gallery.names(5))
+
+
+def test_a_site_that_serves_what_is_gone(unheld: House, site: FaultySite) -> None:
+    """REMOVAL_PROBE=ignore: the file goes, and its URL is not asked for."""
+    gallery = unheld.gallery(site)
+    before = mirrored(gallery)
+    site.remove(5)
+    site.rule(post(5).path, raw(post(5).content()))
+    site.clear_log()
+    gallery.run()
+    assert gallery.run().removals == "1 moved to trash"
+    assert site.requests("^/data/") == []
+    assert_removed(gallery, before, gallery.names(5))
+
+
+def test_renamed_on_a_site_that_is_not_asked(unheld: House) -> None:
+    """Neither new ids nor ids that count files need an answer of the site to be held."""
+    house = unheld
+    with FaultySite(posts(1, 12)) as site:
+        gallery = house.gallery(site)
+        before = mirrored(gallery)
+        site.remove(*range(1, 13))
+        site.add(*posts(101, 112))
+        for _ in range(3):
+            gallery.run()
+        assert gallery.holds == {str(number): "renamed" for number in range(1, 13)}
+        assert_nothing_removed(gallery, before)
+    with FaultySite() as site:
+        gallery = thread_gallery(house, site)
+        before = mirrored(gallery)
+        del site.thread[11]
+        for _ in range(3):
+            gallery.run()
+        assert list(gallery.holds.values()) == ["ids-not-stable"]
+        assert_nothing_removed(gallery, before)
+
+
+def test_three_listings_are_asked_for(build: Callable[..., House], site: FaultySite) -> None:
+    """REMOVAL_CONFIRMATIONS=3: two are not enough."""
+    gallery = build(REMOVAL_CONFIRMATIONS=3).gallery(site)
+    before = mirrored(gallery)
+    site.remove(5)
+    assert gallery.run().removals == "1 waiting for a second listing"
+    assert gallery.run().removals == "1 waiting for another listing"
+    assert_nothing_removed(gallery, before)
+    assert gallery.run().removals == "1 moved to trash"
+    assert_removed(gallery, before, gallery.names(5))
+
+
+def test_more_files_than_the_limit(build: Callable[..., House]) -> None:
+    """One file above REMOVAL_MAX_COUNT holds all of them; as many as that go."""
+    with FaultySite(posts(1, 40)) as site:
+        gallery = build(REMOVAL_MAX_COUNT=3).gallery(site)
+        before = mirrored(gallery)
+        site.remove(1, 2, 3, 4)
+        for _ in range(3):
+            run = gallery.run()
+        assert run.removals == "4 held: more files than REMOVAL_MAX_COUNT"
+        assert gallery.holds == dict.fromkeys("1234", "too-many")
+        assert_nothing_removed(gallery, before)
+        site.add(post(4))
+        assert gallery.run().removals == "3 moved to trash"
+        assert_removed(gallery, before, gallery.names(1, 2, 3))
+
+
+def test_gone_and_back_with_another_file_in_the_trash(house: House, site: FaultySite) -> None:
+    """What somebody changed in the trash is not what the site has: the file is downloaded."""
+    gallery = house.gallery(site)
+    before = mirrored(gallery)
+    site.remove(5)
+    gallery.run()
+    gallery.run()
+    assert_removed(gallery, before, gallery.names(5))
+    (house.machine.content / gallery.rows["5"]["trash_path"]).write_bytes(b"something else")
+    site.add(post(5))
+    site.clear_log()
+    gallery.told("downloaded")
+    assert gallery.run().counts["downloaded"] == 1
+    assert len(site.requests(post(5).path)) == 1
+    assert gallery.disk == before
+    assert {event.json["filename"] for event in gallery.hears(1, "downloaded")} == gallery.names(5)
+
+
 def test_gone_and_back(house: House, site: FaultySite) -> None:
     """It comes back from the trash: not downloaded, and announced like any file that came in."""
     gallery = house.gallery(site)
@@ -600,6 +790,25 @@ def test_a_cookie_expires_and_the_site_shows_less(house: House, site: FaultySite
     write_cookie(house, site, "good", FAR)
     run = gallery.run()
     assert (run.state, run.removals) == ("synchronized", None)
+
+
+def test_the_cookie_file_is_taken_away(unheld: House, site: FaultySite) -> None:
+    """Who is logged in sees more: a visitor's listing does not confirm it, and counting begins anew."""
+    house = unheld
+    write_cookie(house, site, "good", FAR)
+    gallery = house.gallery(site)
+    before = mirrored(gallery)
+    site.remove(5)
+    gallery.run()
+    site.rule(LISTING, for_members(7))
+    (house.machine.config / "cookies" / f"{site.root.removeprefix('http://')}.txt").unlink()
+    assert gallery.run().removals == "2 waiting for a second listing"
+    assert [gallery.rows[number]["missing_times"] for number in "57"] == [1, 1]
+    write_cookie(house, site, "good", FAR)
+    assert gallery.run().removals == "1 waiting for a second listing"
+    assert_nothing_removed(gallery, before)
+    assert gallery.run().removals == "1 moved to trash"
+    assert_removed(gallery, before, gallery.names(5))
 
 
 # The disk.
@@ -839,6 +1048,53 @@ def test_a_held_plan_is_approved(house: House) -> None:
         assert {event.headers["run_id"] for event in events} == {run.run_id}
 
 
+def test_a_held_plan_that_changes(house: House) -> None:
+    """It stays the same run's while nothing is added, so that a person has time to look at it. With more files it is a
+    new plan: nobody approves files unseen."""
+    with FaultySite(posts(1, 20)) as site:
+        gallery = house.gallery(site)
+        before = mirrored(gallery)
+        site.remove(*range(1, 13))
+        gallery.run()
+        made = gallery.run()
+        site.add(*posts(1, 3))
+        gallery.run()
+        (plan,) = held_plans(gallery)
+        assert (plan["run_id"], plan["files"], plan["reason"]) == (made.run_id, 9, "too-large-a-share")
+        site.remove(13)
+        gallery.run()
+        changed = gallery.run()
+        (plan,) = held_plans(gallery)
+        assert (plan["run_id"], plan["files"], plan["reason"]) == (changed.run_id, 10, "too-large-a-share")
+        done = house.machine.run("removals", "approve", made.run_id)
+        assert (done.returncode, "nothing is held for run" in done.stderr) == (2, True)
+        assert_nothing_removed(gallery, before)
+        assert "10 moved to trash" in house.command("removals", "approve", changed.run_id)
+        names = gallery.names(*range(4, 14))
+        assert_removed(gallery, before, names)
+        assert removals(*gallery.hears(10)) == dict.fromkeys(names, "trash")
+
+
+def held_plans(gallery: Gallery) -> list[dict[str, Any]]:
+    return [row for row in gallery.house.machine.rows("removals") if row["source_id"] == gallery.source_id]
+
+
+def test_a_held_plan_of_a_source_that_deletes(house: House) -> None:
+    """Approved, it is carried out as the source wants it: nothing of it stays, and the events say so."""
+    with FaultySite(posts(1, 20)) as site:
+        gallery = house.gallery(site)
+        before = mirrored(gallery)
+        house.command("sources", "edit", str(gallery.source_id), "--remote-deletes", "delete")
+        site.remove(*range(1, 13))
+        gallery.run()
+        assert "12 deleted" in house.command("removals", "approve", gallery.run().run_id)
+        names = gallery.names(*range(1, 13))
+        assert gallery.disk == {name: body for name, body in before.items() if name not in names}
+        assert gallery.trash == {}
+        assert {gallery.states[str(number)] for number in range(1, 13)} == {"removed"}
+        assert removals(*gallery.hears(12)) == dict.fromkeys(names, "delete")
+
+
 def test_a_held_plan_is_rejected(house: House) -> None:
     """A person says no: the files stay, and nobody is asked again."""
     with FaultySite(posts(1, 20)) as site:
@@ -1011,6 +1267,45 @@ def test_an_order_says_otherwise(house: House, site: FaultySite) -> None:
     assert "remote_deletes must be keep, trash or delete" in rejected.headers["detail"]
     assert gallery.run(remote_deletes="delete").removals == "1 moved to trash"
     assert_removed(gallery, before, gallery.names(5))
+
+
+@pytest.mark.parametrize(
+    ("instance", "words"),
+    [
+        ("keep", [(None, "delete", "kept"), ("trash", "delete", "moved to trash"), ("delete", None, "deleted")]),
+        (
+            "trash",
+            [
+                ("keep", "delete", "kept"),
+                ("delete", "trash", "moved to trash"),
+                ("delete", "keep", "kept"),
+                ("delete", "delete", "deleted"),
+            ],
+        ),
+        ("delete", [(None, None, "deleted"), (None, "trash", "moved to trash"), ("keep", "delete", "kept")]),
+    ],
+)
+def test_who_may_say_what(
+    build: Callable[..., House], site: FaultySite, instance: str, words: list[tuple[str | None, str | None, str]]
+) -> None:
+    """The source's word replaces the instance's; the order's counts only where it is the more careful one."""
+    house = build(REMOTE_DELETES=instance)
+    for source, order, done in words:
+        site.add(post(5))
+        gallery = house.gallery(site)
+        before = mirrored(gallery)
+        journal.set_remote_deletes(house.catalog, gallery.source_id, RemoteDeletes(source) if source else None)
+        site.remove(5)
+        gallery.run()
+        assert gallery.run(**({"remote_deletes": order} if order else {})).removals == f"1 {done}"
+        if done == "kept":
+            assert_nothing_removed(gallery, before)
+            continue
+        rest = {name: body for name, body in before.items() if name not in gallery.names(5)}
+        assert gallery.disk == rest
+        assert gallery.trash == {name: before[name] for name in gallery.names(5) if done == "moved to trash"}
+        removal = "trash" if done == "moved to trash" else "delete"
+        assert removals(*gallery.hears(1)) == dict.fromkeys(gallery.names(5), removal)
 
 
 def synced(machine: Installation, site: FaultySite, *arguments: str) -> str:
