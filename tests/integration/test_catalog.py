@@ -1382,6 +1382,22 @@ def test_a_person_waits_for_the_run_of_a_source(catalog: Catalog) -> None:
         write()
 
 
+def test_a_file_that_is_listed_again_and_cannot_be_fetched(catalog: Catalog) -> None:
+    """It is missing no more, and nothing holds it; a copy in the trash stays where it is known."""
+    claimed = missing_file(catalog)
+    history = removals.standing(catalog, claimed).history["x"]
+    removals.settle(
+        catalog, claimed, {"x": Decision(verdict=Verdict.HELD, hold=Hold.STILL_SERVED, missing=history)}, {}
+    )
+    files.record(catalog, claimed, [fact("x", None, FileState.FAILED)], {}, NOW)
+    assert removals.held_plans(catalog) == []
+    files.record(catalog, claimed, [fact("y")], {}, NOW)
+    removals.removed(catalog, claimed, [Removed(remote_id="y", trash_path=".trash/y", kept=True)], [], NOW)
+    files.record(catalog, claimed, [fact("y", None, FileState.FAILED)], {}, NOW)
+    removals.give_up(catalog, 1, ["y"])
+    assert [row.trash_path for row in removals.trashed(catalog)] == [".trash/y"]
+
+
 def test_held_plans(catalog: Catalog) -> None:
     """One for each run, with its reasons; rejected files are pinned, and pinned files wait for nobody."""
     claimed = missing_file(catalog)

@@ -197,6 +197,10 @@ def _values(claim: Claim, fact: FileFact, row: Mapping[str, Any] | None, now: da
             values |= {"downloaded_at": now, "downloaded_run": claim.run, "validator": fact.validator}
     else:
         values["tried_at"] = now
+        if row is not None and row["state"] == FileState.TRASHED:
+            values["state"] = FileState.TRASHED  # its copy still waits there, and may come back at the next try
+        else:
+            values |= NOT_MISSING  # it is listed
         counted = row is not None and row["gone_run"] == claim.run
         if not fact.gone:
             values |= {"gone_runs": 0, "gone_run": None}

@@ -167,7 +167,9 @@ def intend(db: Connection, source_id: int, trash_paths: Mapping[str, str]) -> No
 def give_up(db: Connection, source_id: int, remote_ids: Iterable[str]) -> None:
     """Files that were about to be removed, and could not be moved."""
     for remote_id in remote_ids:
-        db.execute(sa.update(files).where(*_this(source_id, remote_id)).values(trash_path=None))
+        # Still about to: a worker that lost its lease meanwhile must not lose what another one has moved.
+        going = files.c.state == FileState.MISSING
+        db.execute(sa.update(files).where(*_this(source_id, remote_id), going).values(trash_path=None))
 
 
 @query
