@@ -236,6 +236,8 @@ async def rehearse(
     catalog = look_into_catalog(settings.catalog_url)
     calls = None if catalog is None else CatalogCalls(catalog)
     pool = GalleryPool(settings.template, stall_timeout=settings.run_stall_timeout, processes=1)
+    # As Ctrl-C does: copies of cookies must not be left in the temporary folder.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
     try:
         with tempfile.TemporaryDirectory(prefix="http-downloader-") as run_folder:
             site = (await pool.resolve(url)).name
@@ -258,7 +260,7 @@ async def _imagined_claim(
     return Claim(
         run=0,
         run_id=f"rehearsal-{uuid.uuid4().hex[:8]}",
-        source_id=found["id"] if found is not None else 0,
+        source_id=found["id"] if found is not None else source_id or 0,
         url=url,
         content_path=folder or known_folder,
         site=site,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.installation import Installation, Service
+from tests.installation import COMMAND, Installation, Service, wait_until
 from tests.queues import Queues
-from tests.site import FaultySite, Post, login_page, status
+from tests.site import FaultySite, Post, hang, login_page, set_cookie, status
 
 
 def posts(count: int, first: int = 1) -> list[Post]:
@@ -105,7 +108,7 @@ def test_before_anything_is_there(install: Callable[..., Installation]) -> None:
     assert [file["verdict"] for file in files] == ["new"] * 3
     assert (total["new"], total["source_id"]) == (3, None)
     assert not machine.content.exists()
-    assert not (machine.runtime / "catalog.sqlite3").exists()
+    assert not machine.runtime.exists()
 
 
 def test_a_listing_that_proves_nothing(install: Callable[..., Installation]) -> None:
@@ -140,11 +143,18 @@ def test_files_that_would_be_registered_or_come_back(install: Callable[..., Inst
         foreign.parent.mkdir()
         foreign.write_bytes(b"from before")
         before = everything(machine)
-        files, _ = rehearse(machine, url)
-        assert sum(file["verdict"] == "new" for file in files) == 1
+        files, total = rehearse(machine, url)
+        back = next(row["filename"] for row in machine.rows("trash"))
+        assert [file["filename"] for file in files if file["verdict"] == "restored"] == [back]
+        assert (total["restored"], total["new"], total["known"]) == (1, 0, 9)
+        assert "1 would come back from the trash" in machine.sync(url, "--dry-run").stdout
         files, _ = rehearse(machine, url, "--source-id", "7", "--to", "other")
         assert [file["filename"] for file in files if file["verdict"] == "adopted"] == [found]
         assert everything(machine) == before
+        (copy,) = [path for path in machine.content.glob(".trash/**/*") if path.is_file()]
+        copy.write_bytes(b"not what was thrown away")
+        _, total = rehearse(machine, url)
+        assert (total["restored"], total["new"]) == (0, 1)  # it would be downloaded
 
 
 def test_post_processors_and_archives_stay_off(install: Callable[..., Installation], tmp_path: Path) -> None:
@@ -194,3 +204,132 @@ def test_beside_a_service_that_is_at_it(install: Callable[..., Installation], qu
         assert queues.count("skipped") == 0
     assert len(machine.files(7)) == 12
     assert len(machine.runs()) == 1
+
+
+def test_the_run_does_what_was_foretold(install: Callable[..., Installation]) -> None:
+    """The names that come in, that are found in the folder and that go to the trash are those of the rehearsal."""
+    machine = install(REMOVAL_MIN_AGE=0)
+    with FaultySite(posts(30)) as site:
+        url = url_of(site)
+        assert machine.sync(url, "--to", "g").returncode == 0
+        site.remove(1, 2)
+        assert machine.sync(url).returncode == 0
+        site.add(*posts(3, first=100))
+        files, total = rehearse(machine, url)
+        adopted = next(file["filename"] for file in files if file["verdict"] == "new")
+        (machine.content / "g" / adopted).write_bytes(b"from before")
+        files, total = rehearse(machine, url)
+        before = machine.on_disk()
+        events = [json.loads(line) for line in machine.sync(url, "--json").stdout.splitlines()]
+        after = machine.on_disk()
+
+    def foretold(verdict: str) -> set[str]:
+        return {file["filename"] for file in files if file["verdict"] == verdict}
+
+    assert foretold("adopted") == {adopted}
+    assert foretold("new") == {event["filename"] for event in events if event["event"] == "file-downloaded"}
+    assert foretold("remove") == {path.removeprefix("g/") for path in before.keys() - after.keys()}
+    assert foretold("known") | {adopted} == {event["filename"] for event in events if event["event"] == "file-skipped"}
+    assert (total["state"], total["new"], total["remove"]) == ("synchronized", 2, 2)
+
+
+def test_nobody_is_told(install: Callable[..., Installation], tmp_path: Path) -> None:
+    """A broker is set, and nobody connects to it; a hook script is set, and nobody calls it."""
+    trace, script = tmp_path / "trace", tmp_path / "hooks.py"
+    script.write_text(
+        f"open({str(trace)!r}, 'w')\ndef on_file_downloaded(value): pass\non_source_synchronized = on_file_downloaded\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as broker, FaultySite(posts(3)) as site:
+        broker.setblocking(False)
+        machine = install(RABBITMQ_HOST="127.0.0.1", RABBITMQ_PORT=broker.getsockname()[1])
+        machine.set(HOOK_FILE_DOWNLOADED=script, HOOK_SOURCE_SYNCHRONIZED=script)
+        _, total = rehearse(machine, url_of(site))
+        assert total["new"] == 3
+        with pytest.raises(BlockingIOError):
+            broker.accept()
+    assert not trace.exists()
+
+
+def with_cookie(machine: Installation, site: FaultySite) -> Path:
+    file = machine.config / "cookies" / f"{site.root.removeprefix('http://')}.txt"
+    file.parent.mkdir()
+    file.write_text("# Netscape HTTP Cookie File\n\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\told\n")
+    return file
+
+
+def test_cookies_are_read_and_never_written(install: Callable[..., Installation], tmp_path: Path) -> None:
+    """The site renews a cookie: the file stays as it was, none appears elsewhere, and no copy is left behind."""
+    machine = install(TMPDIR=tmp_path / "temporary")
+    (tmp_path / "temporary").mkdir()
+    exported = tmp_path / "exported.txt"
+    machine.configure({"extractor": {"Danbooru": {"sleep-request": 0}, "cookies-update": str(exported)}})
+    with FaultySite(posts(3)) as site:
+        file = with_cookie(machine, site)
+        before = file.read_bytes(), file.stat().st_mtime_ns
+        site.rule(r"/posts\.json", set_cookie("session", "renewed"))
+        _, total = rehearse(machine, url_of(site))
+        assert total["new"] == 3
+        assert all("session=old" in request.headers["Cookie"] for request in site.requests("page=1"))
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    assert list(file.parent.iterdir()) == [file]
+    assert not exported.exists()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_copy_of_a_cookie_is_left_when_it_is_stopped(
+    install: Callable[..., Installation], tmp_path: Path, number: signal.Signals
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    machine = install(TMPDIR=temporary)
+    with FaultySite(posts(3)) as site:
+        with_cookie(machine, site)
+        site.rule(r"/posts\.json", hang(60))
+        command = [str(COMMAND), "sync", url_of(site), "--dry-run"]
+        with subprocess.Popen(command, env=machine.env, cwd=machine.home, stderr=subprocess.DEVNULL) as looking:
+            wait_until(lambda: site.requests(r"/posts\.json"), what="the request for the listing")
+            assert len(list(temporary.rglob("*.txt"))) == 1
+            looking.send_signal(number)
+            assert looking.wait(30) == 130
+        assert list(temporary.iterdir()) == []
+
+
+def test_nothing_of_the_configuration_is_started_or_written(
+    install: Callable[..., Installation], tmp_path: Path
+) -> None:
+    """Neither commands that answer to log lines nor pages that are dumped into the working folder; and the listing
+    counts as made in the same way as that of a run, which does both."""
+    machine = install(REMOVAL_MIN_AGE=0)
+    trace = tmp_path / "trace"
+    section = {"sleep-request": 0, "write-pages": True, "actions": {"*": f"exec touch {trace}"}}
+    machine.configure({"extractor": {"Danbooru": section, "archive": str(tmp_path / "archive.sqlite3")}})
+    with FaultySite(posts(30)) as site:
+        url = url_of(site)
+        assert machine.sync(url, "--to", "g").returncode == 0
+        site.remove(1)
+        site.rule(r"/posts\.json", status(500), times=1)  # gallery-dl tries again, and says so
+        assert machine.sync(url).returncode == 0
+        assert trace.exists()
+        trace.unlink()
+        dumped = list(machine.home.glob("*.txt"))
+        assert dumped
+        site.rule(r"/posts\.json", status(500), times=1)
+        before = everything(machine)
+        _, total = rehearse(machine, url)
+        assert (total["remove"], total["missing"]) == (1, 0)
+        assert everything(machine) == before
+    assert not trace.exists()
+    assert list(machine.home.glob("*.txt")) == dumped
+
+
+def test_a_newer_catalog_is_refused(install: Callable[..., Installation]) -> None:
+    machine = install()
+    with FaultySite(posts(3)) as site:
+        assert machine.sync(url_of(site)).returncode == 0
+        with sqlite3.connect(machine.runtime / "catalog.sqlite3") as db:
+            db.execute("UPDATE alembic_version SET version_num = '9999'")
+        done = machine.sync(url_of(site), "--dry-run")
+    assert done.returncode == 6
+    assert f"sqlite:///{machine.runtime}/catalog.sqlite3 has schema 9999" in done.stderr
+    assert "upgrade http-downloader" in done.stderr

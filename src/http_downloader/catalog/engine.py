@@ -77,9 +77,7 @@ def open_catalog(url: str, *, upgrade: bool = False) -> Catalog:
         with catalog.engine.connect() as db:
             found = migrations.current(db)
         if found not in (None, *migrations.known()):
-            raise CatalogError(
-                f"the catalog at {catalog.address} has schema {found}, which is newer than this program; upgrade http-downloader"
-            )
+            raise _newer(catalog, found)
         if found != migrations.newest():
             if found is not None and not catalog.is_sqlite and not upgrade:
                 raise CatalogError(
@@ -110,6 +108,9 @@ def look_into_catalog(url: str) -> Catalog | None:
         if found is None:
             catalog.close()
             return None
+        if found not in migrations.known():
+            catalog.close()
+            raise _newer(catalog, found)
         if found != migrations.newest():
             catalog.close()
             raise CatalogError(
@@ -191,15 +192,19 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise SettingsError("DATABASE_URL names an SQLite database in memory; a catalog needs a file")
     path = Path(str(url.database))
-    if read_only:
-        url = url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
-    else:
+    if not read_only:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CatalogError(f"the folder of the catalog cannot be made: {path.parent}: {error.strerror}") from error
     connect_args = {"timeout": LOCK_WAIT, "check_same_thread": False}
     engine = sa.create_engine(url, connect_args=connect_args, json_serializer=_json)
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
+        if read_only:  # here, so that the engine's address stays the one that people know
+            arguments[0] = f"file:{quote(str(path.absolute()))}?mode=ro"
+            options["uri"] = True
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
@@ -222,6 +227,12 @@ def _server(url: URL) -> Engine:
         url = url.update_query_dict({"charset": "utf8mb4"})
         options["isolation_level"] = "READ COMMITTED"
     return sa.create_engine(url, **options)
+
+
+def _newer(catalog: Catalog, found: str | None) -> CatalogError:
+    return CatalogError(
+        f"the catalog at {catalog.address} has schema {found}, which is newer than this program; upgrade http-downloader"
+    )
 
 
 def _json(value: object) -> str:

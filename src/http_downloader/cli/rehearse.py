@@ -25,6 +25,7 @@ MOST_NAMES = 10
 _FATES = {
     Outcome.NEW: "new",
     Outcome.KEPT: "known",
+    Outcome.RESTORED: "would come back from the trash",
     Outcome.ADOPTED: "here already, would be registered",
     Outcome.PASSED: "left alone",
     Outcome.FAILED: "would fail",
@@ -88,7 +89,9 @@ def _print(console: Console, settings: Settings, claim: Claim, rehearsed: Rehear
 
 def _lines(claim: Claim, rehearsed: Rehearsed) -> Iterator[dict[str, object]]:
     """An object for each file, and a last one about the whole."""
-    counts = dict.fromkeys(("new", "known", "adopted", "passed", "failed", "missing", "kept", "remove", "held"), 0)
+    counts = dict.fromkeys(
+        ("new", "known", "restored", "adopted", "passed", "failed", "missing", "kept", "remove", "held"), 0
+    )
     for listed in rehearsed.listed:
         verdict = "known" if listed.outcome is Outcome.KEPT else str(listed.outcome)
         counts[verdict] += 1

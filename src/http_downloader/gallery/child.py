@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gallery_dl
-from gallery_dl import config, exception, extractor
+from gallery_dl import actions, config, exception, extractor
 
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
@@ -122,6 +122,8 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             made_with = deepcopy(effective)  # extractors and our cookies change it
             config._config.clear()
             config._config.update(effective)
+            if request.rehearsal:
+                _hold_still()
             if dropped:
                 logging.getLogger("config").info(
                     "dropped %d post-processor(s) with the placeholder command %r", dropped, PLACEHOLDER
@@ -151,6 +153,13 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             return Ended(gaps=gaps, failure=evidence.failure, fingerprint=mark, ids_are_stable=run.ids_are_stable)
         finally:
             private.clear()
+
+
+def _hold_still() -> None:
+    """In a rehearsal: nothing of what a configuration writes or starts beside the files. Not in `build_config`, since the
+    listing is made in the same way, and has the same fingerprint."""
+    config._config.update({"cookies-update": False, "write-pages": False})
+    actions.ACTIONS["exec"] = lambda _: (None, lambda _: None)
 
 
 def _run_job(run: Run, found: Any) -> None:

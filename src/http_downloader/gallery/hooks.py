@@ -48,8 +48,13 @@ class Hooks:
 
     def on_file_new(self, remote_id: str, path: str, url: str) -> None:
         """In a rehearsal: it would come in, at this path if its name is known before."""
-        filename = path.removeprefix(self._base)
+        filename = path.removeprefix(self._base) or None
         self._report(Listed(remote_id=remote_id, outcome=Outcome.NEW, filename=filename, url=plain(url)))
+
+    def on_file_restored(self, remote_id: str, path: str, url: str) -> None:
+        """In a rehearsal: it would come back from the trash to this path, which is absolute."""
+        filename = path.removeprefix(self._base)
+        self._report(Listed(remote_id=remote_id, outcome=Outcome.RESTORED, filename=filename, url=plain(url)))
 
     def on_file_passed(self, remote_id: str) -> None:
         self._report(Listed(remote_id=remote_id, outcome=Outcome.PASSED))

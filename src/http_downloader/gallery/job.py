@@ -301,7 +301,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         if not self.mirror.request.rehearsal:
             return transfer
         self._skipcnt = 0
-        self.mirror.hooks.on_file_new(transfer.remote_id, transfer.pathfmt.realpath or "", transfer.url)
+        transfer.rehearse()
         return None
 
     def _is_found(self, transfer: Transfer) -> bool:

@@ -103,7 +103,9 @@ class Outcome(StrEnum):
     """Known as unavailable or absorbed, or noted in an archive of the operator: left alone."""
     FAILED = "failed"
     NEW = "new"
-    """Would be downloaded, or come back from the trash: this is a rehearsal."""
+    """Would be downloaded: this is a rehearsal."""
+    RESTORED = "restored"
+    """Would come back from the trash: this is a rehearsal."""
 
 
 class Listed(NamedTuple):

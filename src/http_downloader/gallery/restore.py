@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..domain.listing import Failure
+from ..domain.reasons import Reason
 from .lanes import Lane
-from .names import Standing
+from .names import OutsideFolderError, Standing
 from .transfer import Transfer, move
 
 if TYPE_CHECKING:
@@ -24,6 +26,18 @@ class Restore(Transfer):
         self._trashed = self.run.request.trashed[remote_id]
         if self.pathfmt.extension:
             self.pathfmt.build_path()
+
+    def rehearse(self) -> None:
+        try:
+            place = self.run.names.settle(self._trashed.path, self.remote_id)
+        except OutsideFolderError as error:
+            self._fail(Failure(reason=Reason.FILES_FAILED, detail=str(error)))
+            return
+        if place.standing is not Standing.FREE or self._measure() is None:
+            super().rehearse()
+            return
+        self._point(place.path)
+        self.run.hooks.on_file_restored(self.remote_id, self.pathfmt.realpath, self.url)
 
     def _perform(self, lane: Lane) -> None:
         if self._was_cut_off():

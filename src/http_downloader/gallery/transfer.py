@@ -64,6 +64,10 @@ class Transfer:
                 self._adopt()
         return True
 
+    def rehearse(self) -> None:
+        """Say what would become of it, in place of doing it."""
+        self.run.hooks.on_file_new(self.remote_id, self.pathfmt.realpath or "", self.url)
+
     # In a lane.
 
     def perform(self, lane: Lane) -> None:

@@ -15,7 +15,7 @@ from ..domain.listing import Failure, Listing
 from ..domain.reasons import Reason
 from ..domain.removals import Plan, Seen
 from ..domain.runs import Counts, Ending, conclude
-from ..gallery.messages import Asks, Ended, FromRun, Listed, Logged, Outcome, Waiting
+from ..gallery.messages import Asks, Ended, FromRun, Listed, Logged, Waiting
 from ..gallery.pool import GalleryPool, GalleryProcess
 from .recorder import Attempt
 from .removal import Remover
@@ -88,7 +88,7 @@ class Rehearsal:
         if message.failure is not None:
             attempt.failures.append(message.failure)
         if message.url is not None:
-            is_new = message.outcome is Outcome.NEW and message.remote_id not in attempt.known
+            is_new = message.remote_id not in attempt.known
             attempt.came_in[message.remote_id] = Seen(url=message.url, sha256=message.sha256, is_new=is_new)
 
     async def _take(self, claim: Claim, process: GalleryProcess, message: FromRun) -> None:
