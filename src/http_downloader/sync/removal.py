@@ -125,7 +125,10 @@ class Remover:
         """
         if await self.look_at_root() is not None:
             return Outcome()  # the files are not gone, their disk is
-        await self.empty(await self._calls(removals.left_behind, claim.source_id))
+        try:
+            await self.empty(await self._calls(removals.left_behind, claim.source_id))
+        except ContentError as error:  # tried again by whoever empties the trash
+            log.warning("what was removed stays in the trash for now", why=str(error))
         action = self._policy_of(claim).action
         leaving: list[StoredFile] = []
         staying: list[StoredFile] = []
@@ -144,7 +147,10 @@ class Remover:
         if not keep and self._trash.inspect(row.path, size=row.size, sha256=row.sha256) in (OnDisk.OURS, OnDisk.ABSENT):
             return False
         place = str(row.trash_path)
-        return self._trash.move(place, row.path) or not self._trash.is_file(place)
+        try:
+            return self._trash.move(place, row.path) or not self._trash.is_file(place)
+        except ContentError:
+            return False
 
     async def settle(self, claim: Claim, attempt: Attempt, ended: Ended, process: GalleryProcess) -> Outcome:
         """Decide about what a complete listing did not show, and do it."""
@@ -322,9 +328,13 @@ class Remover:
 
     async def _empty(self, ids: list[int], moved: list[Removed]) -> None:
         """`delete`: only after the catalog and the outbox have it."""
-        for one in moved:
-            if not one.kept and one.trash_path is not None:
-                await asyncio.to_thread(self._trash.delete, one.trash_path)
+        try:
+            for one in moved:
+                if not one.kept and one.trash_path is not None:
+                    await asyncio.to_thread(self._trash.delete, one.trash_path)
+        except ContentError as error:  # the removal is told; the copy goes when the trash is emptied
+            log.warning("what was removed stays in the trash for now", why=str(error))
+            return
         if ids:
             await self._calls(removals.emptied, ids)
 
