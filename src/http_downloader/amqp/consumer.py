@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from .. import faults
 from ..domain.errors import DownloaderError, OrderRejected
 from ..domain.orders import Order, parse_order
 from .connection import Broker
@@ -49,6 +50,7 @@ class Consumer:
             else:
                 break
             await asyncio.sleep(PAUSE)
+        faults.at("consumer.before_ack")
         self._broker.ack(delivery)
 
     async def _take(self, delivery: Delivery) -> None:

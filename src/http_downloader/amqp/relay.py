@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import structlog
 
+from .. import faults
 from ..catalog import outbox
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
@@ -99,7 +100,9 @@ class Relay:
         outgoing = self._format.messages([event for _, event in with_queue])
         for (row, _), message in zip(with_queue, outgoing, strict=True):
             messages.setdefault(message.message_id, ([], message))[0].append(row)
+        faults.at("relay.before_publish")
         safe = await self._broker.publish([message for _, message in messages.values()])
+        faults.at("relay.before_forget")
         done += [row for message_id in safe for row in messages[message_id][0]]
         if done:
             await self._calls(outbox.confirmed, done)

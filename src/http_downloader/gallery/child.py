@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import gallery_dl
 from gallery_dl import actions, config, exception, extractor
 
+from .. import faults
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
 from . import cookies, proof, resolver
@@ -57,6 +58,7 @@ def main(control: socket.socket) -> NoReturn:
 
 
 def _mirror(connection: Connection, request: RunRequest) -> None:
+    faults.at("child.start")
     evidence = Evidence()
     reporter = Reporter(connection)
     handler = LogHandler(reporter, evidence, request.log_level)
@@ -80,6 +82,7 @@ def _mirror(connection: Connection, request: RunRequest) -> None:
     if ended.failure is not None:
         detail = handler.redacted(ended.failure.detail)
         ended = replace(ended, failure=replace(ended.failure, detail=detail))
+    faults.at("child.before_end")
     reporter(ended)
     reporter.close()
     if ended.failure is None and not ended.gaps and not ended.stopped:

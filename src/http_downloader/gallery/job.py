@@ -19,6 +19,7 @@ from gallery_dl import config, exception, formatter
 from gallery_dl.extractor.common import Extractor
 from gallery_dl.job import DownloadJob
 
+from .. import faults
 from ..domain.files import plain
 from ..domain.listing import Failure, narrowing_options
 from ..domain.reasons import Kind, Reason
@@ -254,6 +255,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
     def handle_url(self, url: str, kwdict: dict[str, Any]) -> None:
         if self.mirror.halt.is_set():
             raise exception.TerminateExtraction()
+        faults.at("child.listed")
         with self.mirror.turn:
             decided = self._decide(url, kwdict)
         if isinstance(decided, Transfer):

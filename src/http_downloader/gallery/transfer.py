@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from gallery_dl import exception, text, util
 from gallery_dl.job import DownloadJob
 
+from .. import faults
 from ..domain.files import distinct_name, plain
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
@@ -189,7 +190,9 @@ class Transfer:
                 names.leave_alone(place.path)
                 continue
             names.will_land(place.path)
+            faults.at("lane.before_rename")
             if move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
+                faults.at("lane.after_rename")
                 self._came_in = True
                 pathfmt.part = False
                 pathfmt.set_mtime()
@@ -294,6 +297,7 @@ class HashedFile:
         if self._rate is not None:
             self._limit.take(len(data), self._rate())
         self._digest.add(data)
+        faults.at("lane.write")
         return self._file.write(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .. import faults
 from ..catalog import journal
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
@@ -28,6 +29,7 @@ class Intake:
     ) -> Submitted:
         """Journal a valid order. Raises `OrderRejected` when gallery-dl does not know its URL, `CatalogError`."""
         site = await self._pool.resolve(order.url)
+        faults.at("intake.before_journal")
         submitted = await self._calls(
             journal.submit,
             order,
@@ -37,5 +39,6 @@ class Intake:
             correlation_id=correlation_id,
             redelivered=redelivered,
         )
+        faults.at("intake.after_journal")
         self._wake()
         return submitted

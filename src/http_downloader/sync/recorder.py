@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .. import faults
 from ..catalog import files
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
@@ -89,7 +90,9 @@ class Recorder:
         conflicts: set[str] = set()
         if facts:
             outgoing = {key: event for key, event in committed.items() if self._has_queue(event)}
+            faults.at("recorder.before_commit")
             conflicts = await self._calls(files.record, self._claim, facts, outgoing, utcnow())
+            faults.at("recorder.after_commit")
             if outgoing and self._outlet is not None:
                 self._outlet.wake()
         if back:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from .. import faults
 from ..catalog import content, files, journal, removals
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
@@ -284,7 +285,9 @@ class Remover:
         told: list[Event] = []
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
+            faults.at("removal.after_intent")
             moved, stuck = await asyncio.to_thread(self._carry, batch, places, action)
+            faults.at("removal.after_move")
             if stuck:
                 log.error("files could not be removed", files=len(stuck), first=next(iter(stuck.values())))
                 await self._calls(removals.give_up, hand.source_id, list(stuck))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import structlog
 
+from .. import faults
 from ..catalog import files, journal, removals
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
@@ -127,6 +128,7 @@ class Runner:
         self._observer(claim, Started(attempt=claim.attempt, known=len(known)))
         log.info("run started", attempt=claim.attempt, url=claim.url, known_files=len(known))
         await self._tell_removals(claim, finished, tail)
+        faults.at("runner.before_crawl")
         ended = await self._crawl(claim, attempt, tail)
         stopped = ended.stopped or claim.run in self._stopping
         listing = Listing(files=counts.listed, gaps=ended.gaps, failure=ended.failure)
@@ -292,6 +294,7 @@ class Runner:
             # Before the end is written: what a script reports is part of the run.
             await self._tell(claim, event, tail)
         to_broker = event is not None and self._outlet is not None and event.type in self._outlet.types
+        faults.at("runner.before_end")
         await self._calls(
             journal.finish,
             claim,
@@ -303,6 +306,7 @@ class Runner:
             events=[event] if event is not None and to_broker else [],
             removals=removal.summary,
         )
+        faults.at("runner.after_end")
         if to_broker and self._outlet is not None:
             self._outlet.wake()
         why = {} if ending.reason is None else {"reason": ending.reason, "detail": ending.detail}

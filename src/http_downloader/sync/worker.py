@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from .. import faults
 from ..catalog import journal
 from ..catalog.calls import CatalogCalls
 from ..catalog.engine import utcnow
@@ -154,6 +155,7 @@ class Worker:
                 return
             if claim is None:
                 return
+            faults.at("worker.after_claim")
             task = asyncio.create_task(self._perform(claim))
             self._running[claim.run] = task
 
