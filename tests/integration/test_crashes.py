@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +172,35 @@ def snapshot(machine: Installation) -> dict[str, tuple[int, int]]:
         for path in machine.content.rglob("*")
         if path.is_file()
     }
+
+
+def test_next_run_tells_of_what_a_killed_one_left(install: Callable[..., Installation]) -> None:
+    """A file that had its final name when its process was killed is announced as downloaded by whichever run comes next."""
+    machine = install(SYNC_ATTEMPTS=1, DOWNLOADS_PER_SOURCE=1)
+    with FaultySite([Post(id=number) for number in range(1, 4)]) as site:
+        machine.set(FAULT_AT="lane.after_rename:1")
+        assert machine.sync(str(order(site)["url"]), "--to", "a").returncode == 4
+        assert len(machine.on_disk()) == 1
+        machine.set(FAULT_AT="")
+        done = machine.sync(str(order(site)["url"]), "--to", "a", "--json")
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        assert Counter(event["event"] for event in events if "filename" in event) == {"file-downloaded": 3}
+        assert len(site.requests("^/data/")) == 3
+        assert not list(machine.runtime.glob("landing/*"))
+
+
+def test_what_a_killed_run_left_is_told_although_the_site_has_it_no_more(install: Callable[..., Installation]) -> None:
+    machine = install(SYNC_ATTEMPTS=1, DOWNLOADS_PER_SOURCE=1)
+    with FaultySite([Post(id=number) for number in range(1, 4)]) as site:
+        machine.set(FAULT_AT="lane.after_rename:1")
+        assert machine.sync(str(order(site)["url"]), "--to", "a").returncode == 4
+        (left,) = machine.on_disk()
+        site.remove(3)
+        machine.set(FAULT_AT="")
+        done = machine.sync(str(order(site)["url"]), "--to", "a", "--json")
+        assert done.returncode == 0, done.stderr
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        assert f"a/{next(event['filename'] for event in told if event.get('filename') in left)}" == left
+        assert {row["path"]: row["state"] for row in machine.rows("files")}[left] == "missing"
+        assert left in machine.on_disk()

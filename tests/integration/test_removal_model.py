@@ -44,6 +44,7 @@ from http_downloader.domain.listing import Failure, Gap
 from http_downloader.domain.orders import Order
 from http_downloader.domain.reasons import Reason
 from http_downloader.domain.removals import Policy, Probe, RemoteDeletes, Served
+from http_downloader.gallery.landing import Landing
 from http_downloader.gallery.messages import Ended, FromRun, Listed, Outcome, RunRequest, Trashed
 from http_downloader.gallery.names import Names, Standing
 from http_downloader.gallery.transfer import move
@@ -121,6 +122,7 @@ class StandIn:
         self._site = site
         self._request = request
         self._names = Names(request, lambda path: False)
+        self._told_of: set[str] = set()
         self.ended = Ended(failure=Failure(reason=Reason.CRASHED))
 
     async def batches(self) -> AsyncIterator[list[FromRun]]:
@@ -137,7 +139,8 @@ class StandIn:
             yield [self._take(file) for file in page]
         if visit.kind == "crash":
             return
-        how = Ended(fingerprint=visit.fingerprint, ids_are_stable=visit.ids_are_stable)
+        yield [self._left(landing) for landing in self._names.left_behind(self._told_of)]
+        how = Ended(fingerprint=visit.fingerprint, ids_are_stable=visit.ids_are_stable, landings_told=True)
         if visit.kind == "gap":
             how = replace(how, gaps=(Gap(reason=Reason.NARROWED),))
         if visit.kind == "failure":
@@ -170,7 +173,7 @@ class StandIn:
         place = self._names.settle(trashed.path, file.remote_id)
         if place.standing is not Standing.FREE:
             return None
-        self._names.will_land(place.path)
+        self._names.will_land(place.path, file.remote_id, file.url)
         if not move(str(copy), str(self._request.content_root / place.path), replace=False):
             return None
         return self._told(file, Outcome.DOWNLOADED, place.path, found)
@@ -187,11 +190,24 @@ class StandIn:
             if found == file.content:
                 return self._told(file, Outcome.ADOPTED, place.path, found)
             self._names.leave_alone(place.path)
-        self._names.will_land(place.path)
+        self._names.will_land(place.path, file.remote_id, file.url)
         (self._request.content_root / place.path).write_bytes(file.content)
         return self._told(file, Outcome.DOWNLOADED, place.path, file.content)
 
+    def _left(self, landing: Landing) -> Listed:
+        """As `gallery.child._tell_landings` does."""
+        found = (self._request.content_root / landing.path).read_bytes()
+        return Listed(
+            remote_id=landing.remote_id,
+            outcome=Outcome.DOWNLOADED if landing.remote_id in self._site.shown else Outcome.LEFT,
+            filename=self._filename(landing.path),
+            url=landing.url,
+            size=len(found),
+            sha256=digest(found),
+        )
+
     def _told(self, file: Remote, outcome: Outcome, path: str, found: bytes) -> Listed:
+        self._told_of.add(file.remote_id)
         return Listed(
             remote_id=file.remote_id,
             outcome=outcome,

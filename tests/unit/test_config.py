@@ -25,6 +25,7 @@ def request_(tmp_path: Path) -> RunRequest:
         content_root=tmp_path / "content",
         content_path="portraits/a",
         run_folder=tmp_path / "run",
+        landing_log=tmp_path / "landing",
         lock_file=tmp_path / "lock",
         cookies_folder=tmp_path / "cookies",
         cache_file=tmp_path / "cache.sqlite3",

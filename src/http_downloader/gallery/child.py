@@ -142,18 +142,25 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             _guard_network(run)
             _make_sleep_interruptible(run)
             _run_job(run, found)
+            told = _tell_landings(run)
             gaps = evidence.gaps()
             if run.stopped:
-                return Ended(stopped=True)
+                return Ended(stopped=True, landings_told=told)
             if run.rate_limited is not None and evidence.failure is None:
                 detail = f"the site asks to wait {run.rate_limited:.0f} s"
                 failure = Failure(reason=Reason.RATE_LIMITED, detail=detail)
-                return Ended(failure=failure, again_after=run.rate_limited)
+                return Ended(failure=failure, again_after=run.rate_limited, landings_told=told)
             if evidence.failure is None and not gaps and not request.rehearsal:
                 private.return_cookies()
             how = (request.url, type(found).__name__, gallery_dl.__version__, *private.login())
             mark = fingerprint(made_with, *how)
-            return Ended(gaps=gaps, failure=evidence.failure, fingerprint=mark, ids_are_stable=run.ids_are_stable)
+            return Ended(
+                gaps=gaps,
+                failure=evidence.failure,
+                fingerprint=mark,
+                ids_are_stable=run.ids_are_stable,
+                landings_told=told,
+            )
         finally:
             private.clear()
 
@@ -179,6 +186,22 @@ def _run_job(run: Run, found: Any) -> None:
             run.evidence.fail(classify(error))
     finally:
         run.lanes.close()
+
+
+def _tell_landings(run: Run) -> bool:
+    """Report what has got its name and was not told of: by a killed process, or since something broke behind the rename.
+    False when that cannot be said of all of them now."""
+    if run.request.rehearsal:
+        return False
+    root = run.request.content_root
+    try:
+        for landing in run.names.left_behind(run.hooks.told):
+            listed = landing.remote_id in run.seen
+            run.hooks.on_file_left(landing.remote_id, f"{root}/{landing.path}", landing.url, listed=listed)
+    except OSError as error:
+        logging.getLogger("landing").warning("a file that has come in cannot be read: %s", error)
+        return False
+    return not (run.request.refresh_changed and run.names.has_newer_versions(run.hooks.told))
 
 
 def _lane_count(found: Any, default: int) -> int:

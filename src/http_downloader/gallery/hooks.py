@@ -23,6 +23,8 @@ class Hooks:
     def __init__(self, report: Report, base: str) -> None:
         self._report = report
         self._base = base
+        self.told: set[str] = set()
+        """Remote ids of files that are here since this run began, and were reported."""
 
     def on_file_downloaded(
         self,
@@ -41,6 +43,10 @@ class Hooks:
     def on_file_adopted(self, remote_id: str, path: str, url: str, metadata: dict[str, Any]) -> None:
         """It lay in the folder before the catalog knew it."""
         self._tell(remote_id, Outcome.ADOPTED, path, url, words_of(metadata))
+
+    def on_file_left(self, remote_id: str, path: str, url: str, *, listed: bool) -> None:
+        """It came in, and whoever fetched it was cut off before this was said. `listed`: this listing has shown it."""
+        self._tell(remote_id, Outcome.DOWNLOADED if listed else Outcome.LEFT, path, url, Words())
 
     def on_file_skipped(self, remote_id: str, filename: str) -> None:
         """Known and in place. Called for every unchanged file of a source: it must cost next to nothing."""
@@ -86,6 +92,7 @@ class Hooks:
         size = sha256 = None
         if path is not None:
             size, sha256 = measured or _measure(path)
+        self.told.add(remote_id)
         self._report(
             Listed(
                 remote_id=remote_id,

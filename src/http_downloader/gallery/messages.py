@@ -33,6 +33,8 @@ class RunRequest:
     content_path: str
     run_folder: Path
     """Private to this run, kept over its attempts. Made by whoever puts something there: most runs do not."""
+    landing_log: Path
+    """See `gallery/landing.py`."""
     lock_file: Path
     """Held for as long as the process lives: two processes never work on one source."""
     cookies_folder: Path
@@ -90,7 +92,7 @@ class Answer:
 
 
 class Outcome(StrEnum):
-    """What became of a listed file. Every listed file gets exactly one."""
+    """What became of a file. Every listed file gets exactly one."""
 
     DOWNLOADED = "downloaded"
     ADOPTED = "adopted"
@@ -106,6 +108,8 @@ class Outcome(StrEnum):
     """Would be downloaded: this is a rehearsal."""
     RESTORED = "restored"
     """Would come back from the trash: this is a rehearsal."""
+    LEFT = "left"
+    """Not listed: an earlier process gave it its name, and was killed before it said so."""
 
 
 class Listed(NamedTuple):
@@ -182,6 +186,8 @@ class Ended:
     """How the listing was made: two with another one cannot be compared."""
     ids_are_stable: bool = True
     """False when remote ids hold positions, or did not tell all files apart."""
+    landings_told: bool = False
+    """Every file that has got its name is reported: the landing log may go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from ..domain.files import distinct_name
+from ..domain.files import FileState, distinct_name
+from .landing import Landing, LandingLog
 from .messages import RunRequest
 
 LONGEST_NAME = 240
@@ -31,7 +31,7 @@ class Standing(Enum):
     FOUND = auto()
     """A file is there that the catalog does not know: it was there before us."""
     LANDED = auto()
-    """A file is there that this run put there just before it was killed; nobody was told yet."""
+    """A file is there that a run of this source put there just before it was killed; nobody was told yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,15 @@ class Names:
         self._held_elsewhere = held_elsewhere
         self._shared = request.shares_folder
         self._holders = {known.path: remote_id for remote_id, known in request.known.items() if known.path}
-        self._landing_log = request.run_folder / "landing"
-        self._landed = _read_landing(self._landing_log)
+        self._known = request.known
+        self._log = LandingLog(request.landing_log)
         self._safe_folders: set[str] = set()
         self._made_folders: set[str] = set()
-        self._log: int | None = None
         self._turn = threading.RLock()
         """Lanes ask here, too: what one has taken, the other must see."""
+        for landing in self._log.landings.values():
+            if self.is_file(landing.path):
+                self._holders.setdefault(landing.path, landing.remote_id)
 
     def check_base(self) -> None:
         """Raises `OutsideFolderError` when the source's folder is, or lies behind, a symlink."""
@@ -89,7 +91,7 @@ class Names:
     def standing(self, path: str) -> Standing:
         if not self.is_file(path):
             return Standing.FREE
-        return Standing.LANDED if path in self._landed else Standing.FOUND
+        return Standing.LANDED if path in self._log.earlier else Standing.FOUND
 
     def is_file(self, path: str) -> bool:
         """A regular file; a symlink is none of ours."""
@@ -98,18 +100,42 @@ class Names:
         except OSError:
             return False
 
-    def will_land(self, path: str) -> None:
-        """Make its folder, and note, before a file gets its final name, that it comes from this run: after a crash
-        in the next instant it is announced as downloaded, not taken for one that was always there."""
+    def will_land(self, path: str, remote_id: str, url: str) -> None:
+        """Make its folder, and note, before a file gets its final name, that it comes from this run."""
         folder = path.rpartition("/")[0]
         with self._turn:
-            if self._log is None:
-                self._landing_log.parent.mkdir(0o700, parents=True, exist_ok=True)
-                self._log = os.open(self._landing_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.write(self._log, (json.dumps(path) + "\n").encode())
+            self._log.note(Landing(path, remote_id, url))
             if folder not in self._made_folders:
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
                 self._made_folders.add(folder)
+
+    def left_behind(self, told: Container[str]) -> list[Landing]:
+        """Files that have landed, in this process or in one that was killed, and that nobody was told of: neither now
+        (`told`: remote ids) nor, as the catalog has no row that says so, before."""
+        return [
+            landing
+            for landing in self._log.landings.values()
+            if landing.remote_id not in told
+            and landing.path.startswith(self.base + "/")
+            and self.is_file(landing.path)
+            and not self._is_recorded(landing)
+        ]
+
+    def has_newer_versions(self, told: Container[str]) -> bool:
+        """Whether a known file was refreshed by a process that was killed, and this listing has not come to it."""
+        return any(
+            landing.remote_id not in told
+            and self._is_recorded(landing)
+            and self._known[landing.remote_id].size != os.lstat(f"{self.root}/{landing.path}").st_size
+            for landing in self._log.landings.values()
+            if self.is_file(landing.path)
+        )
+
+    def _is_recorded(self, landing: Landing) -> bool:
+        known = self._known.get(landing.remote_id)
+        return (
+            known is not None and known.path == landing.path and known.state in (FileState.PRESENT, FileState.MISSING)
+        )
 
     def _is_held(self, path: str, remote_id: str) -> bool:
         holder = self._holders.get(path)
@@ -134,17 +160,3 @@ class Names:
 def clean(text: str) -> str:
     """Lone surrogates cannot be written to a disk: one of them would end the whole listing."""
     return _SURROGATES.sub("_", text)
-
-
-def _read_landing(log: Path) -> set[str]:
-    try:
-        lines = log.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return set()
-    landed = set()
-    for line in lines:
-        try:
-            landed.add(json.loads(line))
-        except ValueError:
-            continue  # the last line of a process that was killed while it wrote
-    return landed

@@ -37,9 +37,11 @@ class Refresh(Transfer):
         return listed_size(kwdict) is None or listed_size(kwdict) != known.size
 
     def was_cut_off(self) -> bool:
-        """Whether an earlier attempt of this run put the new version in place, and was killed before it said so."""
+        """Whether an earlier process put the new version in place, and was killed before it said so."""
         if self._known.announced or self.run.names.standing(str(self._known.path)) is not Standing.LANDED:
             return False
+        if not self._was_edited_here():
+            return False  # the catalog has that version: only the log was not cleared any more
         self._point(str(self._known.path))
         self._landed()
         return True
@@ -93,7 +95,7 @@ class Refresh(Transfer):
     def _replace(self) -> None:
         self.call("file")
         self._point(str(self._known.path))
-        self.run.names.will_land(str(self._known.path))
+        self.run.names.will_land(str(self._known.path), self.remote_id, self.url)
         os.replace(self.pathfmt.temppath, self.pathfmt.realpath)
         self._came_in = True
         self.pathfmt.set_mtime()

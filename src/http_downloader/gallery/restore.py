@@ -47,7 +47,7 @@ class Restore(Transfer):
             super()._perform(lane)
 
     def _was_cut_off(self) -> bool:
-        """Whether an earlier attempt of this run brought it back, and was killed before it said so."""
+        """Whether an earlier process brought it back, and was killed before it said so."""
         if self.run.names.standing(self._trashed.path) is not Standing.LANDED:
             return False
         self._point(self.run.names.settle(self._trashed.path, self.remote_id).path)
@@ -73,7 +73,7 @@ class Restore(Transfer):
         self._point(place.path)
         if place.standing is not Standing.FREE:  # another file has taken the name meanwhile
             return False
-        names.will_land(place.path)
+        names.will_land(place.path, self.remote_id, self.url)
         if not move(self._source, self.pathfmt.realpath, replace=False):
             return False
         self.job.log.info("restored from the trash: %s", self.pathfmt.filename)

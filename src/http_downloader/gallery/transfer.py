@@ -189,7 +189,7 @@ class Transfer:
                     return False
                 names.leave_alone(place.path)
                 continue
-            names.will_land(place.path)
+            names.will_land(place.path, self.remote_id, self.url)
             faults.at("lane.before_rename")
             if move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
                 faults.at("lane.after_rename")

@@ -83,7 +83,7 @@ class Recorder:
         committed = {
             listed.remote_id: self._event(listed)
             for listed in others
-            if listed.outcome in (Outcome.DOWNLOADED, Outcome.ADOPTED)
+            if listed.outcome in (Outcome.DOWNLOADED, Outcome.ADOPTED, Outcome.LEFT)
         }
         skipped = [self._event(listed) for listed in kept if self._is_news(listed)]
         back = [listed.remote_id for listed in kept if self._is_back(listed)]
@@ -119,7 +119,7 @@ class Recorder:
     def _fact(self, listed: Listed) -> FileFact | None:
         path = None if listed.filename is None else f"{self._claim.content_path}/{listed.filename}"
         match listed.outcome:
-            case Outcome.DOWNLOADED | Outcome.ADOPTED:
+            case Outcome.DOWNLOADED | Outcome.ADOPTED | Outcome.LEFT:
                 state = FileState.PRESENT
             case Outcome.ABSORBED:
                 state = FileState.ABSORBED
@@ -137,12 +137,12 @@ class Recorder:
             sha256=listed.sha256,
             validator=listed.validator,
             words=listed.words,
-            downloaded=listed.outcome in (Outcome.DOWNLOADED, Outcome.ABSORBED),
+            downloaded=listed.outcome in (Outcome.DOWNLOADED, Outcome.ABSORBED, Outcome.LEFT),
             gone=listed.gone,
         )
 
     def _event(self, listed: Listed) -> Event:
-        downloaded = listed.outcome is Outcome.DOWNLOADED
+        downloaded = listed.outcome in (Outcome.DOWNLOADED, Outcome.LEFT)
         return file_event(
             EventType.FILE_DOWNLOADED if downloaded else EventType.FILE_SKIPPED,
             self._context,
@@ -171,9 +171,12 @@ class Recorder:
         attempt, counts = self._attempt, self._attempt.counts
         failures = []
         for listed in batch:
+            known = attempt.known.get(listed.remote_id)
+            if listed.outcome is Outcome.LEFT:
+                self._count_left(listed, conflicts)
+                continue
             counts.listed += 1
             attempt.seen.add(listed.remote_id)
-            known = attempt.known.get(listed.remote_id)
             if listed.url is not None:  # not of files that were kept
                 is_new = known is None or known.announced
                 attempt.came_in[listed.remote_id] = Seen(url=listed.url, sha256=listed.sha256, is_new=is_new)
@@ -201,3 +204,14 @@ class Recorder:
         counts.failed += len(failures)
         attempt.failures += failures
         return failures
+
+    def _count_left(self, listed: Listed, conflicts: set[str]) -> None:
+        """It is known from now on, and in no listing yet."""
+        if listed.remote_id in conflicts:
+            return
+        self._attempt.counts.downloaded += 1
+        self._attempt.counts.bytes += listed.size or 0
+        path = f"{self._claim.content_path}/{listed.filename}"
+        self._attempt.known[listed.remote_id] = KnownFile(
+            path=path, state=FileState.PRESENT, size=listed.size, sha256=listed.sha256, announced=True
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import shutil
 import time
@@ -190,6 +191,8 @@ class Runner:
             await recorder.confirmed()
         finally:
             recorder.close()
+        if process.ended.landings_told:
+            await asyncio.to_thread(landing_log(self._settings.runtime_path, claim.source_id).unlink, missing_ok=True)
         return process.ended
 
     async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
@@ -358,6 +361,10 @@ class Runner:
             await process.close()
 
 
+def landing_log(runtime_path: Path, source_id: int) -> Path:
+    return runtime_path / "landing" / f"source-{source_id}"
+
+
 async def make_request(
     calls: CatalogCalls | None,
     settings: RunnerSettings,
@@ -383,6 +390,7 @@ async def make_request(
         content_root=settings.content_root,
         content_path=claim.content_path,
         run_folder=run_folder,
+        landing_log=run_folder / "landing" if rehearsal else landing_log(settings.runtime_path, claim.source_id),
         lock_file=settings.runtime_path / "locks" / f"source-{claim.source_id}",
         cookies_folder=settings.cookies_folder,
         cache_file=settings.runtime_path / "cache.sqlite3",
