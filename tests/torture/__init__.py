@@ -1,0 +1,1 @@
+"""A random workload under random kills and outages, and whether every promise of docs/reliability.md was kept."""

@@ -1,0 +1,421 @@
+"""Sites, a broker, a service, and all that can happen to them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pika
+
+from http_downloader.demo.pictures import picture
+from tests.broker_node import BrokerNode
+from tests.installation import Installation, Service, gallery_processes, wait_until
+from tests.proxy import Proxy
+from tests.site import FaultySite, Post, cut, hang_up, status
+
+from .plan import SITES, SOURCES, SOURCES_PER_SITE, Change, Life, Mishap, Round, Trouble
+from .promises import Observed, Row, Told
+
+ORDERS, EVENTS = "torture.orders", "torture.events"
+REJECTED = f"{ORDERS}.rejected"
+SHORT_SERVICE = 1.5
+"""Seconds that a service with a failpoint has, after its last mishap, to come to that point."""
+LONGEST_DRAIN = 240.0
+
+SETTINGS: dict[str, object] = {
+    "AMQP_Q_SYNC_HTTP_SRC_ORDERS": ORDERS,
+    # All in one queue: what it holds is the order in which the broker took them.
+    "AMQP_Q_FILE_DOWNLOADED": EVENTS,
+    "AMQP_Q_FILE_DOWNLOAD_SKIPPED": EVENTS,
+    "AMQP_Q_SOURCE_SYNCHRONIZED": EVENTS,
+    "AMQP_Q_SOURCE_SYNC_FAILED": EVENTS,
+    "AMQP_Q_FILE_REMOVED": EVENTS,
+    "REMOTE_DELETES": "trash",
+    "REMOVAL_MIN_AGE": 0,
+    "REMOVAL_MAX_SHARE": 100,
+    "REMOVAL_MAX_COUNT": 100_000,
+    "SYNC_ATTEMPTS": 100,
+    "SYNC_RETRY_DELAY": 0.05,
+    "SHUTDOWN_GRACE": 1,
+}
+TEMPLATE = {
+    "extractor": {"sleep-request": 0, "retries": 1, "timeout": 10, "Danbooru": {"sleep-request": 0}},
+    "downloader": {"retries": 1, "timeout": 10},
+}
+GARBAGE = (
+    b"",
+    b"{",
+    b'{"source_id": 0}',
+    b"\xff\xfe",
+    b'{"source_id": 1, "url": "file:///etc/passwd", "content_path": "x"}',
+)
+
+
+class World:
+    """`troubles` counts what happened, `seen` is what is known of it."""
+
+    def __init__(self, home: Path, node: BrokerNode) -> None:
+        self.troubles: Counter[str] = Counter()
+        self.seen = Observed()
+        self.files = 0
+        self._node = node
+        self._proxy = Proxy(node.port)
+        self._machine = Installation(
+            home / "machine", **SETTINGS, AMQP_URL=f"amqp://guest:guest@127.0.0.1:{self._proxy.port}/%2F?heartbeat=5"
+        )
+        self._machine.configure(TEMPLATE)
+        self._outside = home / "outside"
+        self._outside.mkdir()
+        for name in ("a.jpg", "b.txt"):
+            (self._outside / name).write_text(name)
+        self._sites = [FaultySite() for _ in range(SITES)]
+        self._next_post = 1
+        self._service: Service | None = None
+        self._services: list[Service] = []
+        self._posts: dict[int, dict[int, Post]] = {source: {} for source in SOURCES}
+        self._ended_before: set[str] = set()
+
+    def __enter__(self) -> Self:
+        for site in self._sites:
+            site.start()
+        for source in SOURCES:
+            folder = self.seen.folders[source] = f"galleries/{source}"
+            self.seen.listed[source], self.seen.ever[source] = {}, {}
+            foreign = self._machine.content / folder / "holiday.txt"
+            foreign.parent.mkdir(parents=True, exist_ok=True)
+            foreign.write_text(f"mine {source}")
+            self.seen.foreign[f"{folder}/holiday.txt"] = _hash(foreign)
+        with self._channel() as channel:
+            for queue in (ORDERS, EVENTS, REJECTED):
+                channel.queue_declare(queue, durable=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._service is not None:
+            self._service.kill()
+        self._proxy.close()
+        for site in self._sites:
+            site.stop()
+
+    @property
+    def log(self) -> str:
+        """What all services have logged, as far as it was kept."""
+        return "".join(service.log for service in self._services)
+
+    # One round
+
+    def play(self, plan: Round) -> None:
+        """Let everything of a round happen, put all in order again, and wait until nothing is left to do."""
+        for service in self._services:
+            service.log_file.unlink(missing_ok=True)
+        self._services.clear()
+        for change in plan.changes:
+            self._change(change)
+        for site in self._sites:
+            site.file_latency = plan.file_latency
+        self._post(plan.orders, plan.garbage)
+        for number, life in enumerate(plan.lives):
+            self._live(life, plan.later_orders if number == 0 else ())
+        for site in self._sites:
+            site.clear_rules()
+            site.file_latency = 0.0
+        if self._service is None:
+            self._start("")
+        self._drain()
+        self._end_service(Trouble.STOP_SERVICE)
+        self._look()
+
+    def _change(self, change: Change) -> None:
+        posts, site = self._posts[change.source], self._site(change.source)
+        gone = sorted(posts)[: int(len(posts) * change.removed)]
+        site.remove(*gone)
+        for number in gone:
+            del posts[number]
+        for size in change.added:
+            number, self._next_post = self._next_post, self._next_post + 1
+            body = picture(number, 16, 16)
+            body += random.Random(number).randbytes(max(size - len(body), 0))
+            post = posts[number] = Post(id=number, tags=(f"s{change.source}",), body=body)
+            site.add(post)
+            self.files += 1
+        listed = {_name(site, post): hashlib.sha256(post.content()).hexdigest() for post in posts.values()}
+        self.seen.listed[change.source] = listed
+        self.seen.ever[change.source] |= listed
+        self.seen.ordered.discard(change.source)
+
+    def _post(self, sources: tuple[int, ...], garbage: int) -> None:
+        with self._channel() as channel:
+            channel.confirm_delivery()
+            for source in sources:
+                order = {
+                    "source_id": source,
+                    "url": f"Danbooru:{self._site(source).root}/posts?tags=s{source}",
+                    "content_path": self.seen.folders[source],
+                }
+                self.seen.posted[_publish(channel, json.dumps(order).encode())] = source
+                self.seen.ordered.add(source)
+            for number in range(garbage):
+                body = GARBAGE[number % len(GARBAGE)]
+                self.seen.garbage[_publish(channel, body)] = body
+
+    def _live(self, life: Life, orders: tuple[int, ...]) -> None:
+        if self._service is not None:
+            self._end_service(Trouble.KILL_SERVICE)
+        self._start(life.fault)
+        began = time.monotonic()
+        if orders:
+            self._post(orders, 0)
+        for mishap in life.mishaps:
+            self._wait(began + mishap.at)
+            if self._service is not None:
+                self._happen(mishap)
+        if life.fault and self._service is not None:
+            self._wait(time.monotonic() + SHORT_SERVICE)
+            if self._service is not None:  # it may never come to its point
+                self._end_service(Trouble.KILL_SERVICE)
+
+    def _wait(self, until: float) -> None:
+        while time.monotonic() < until:
+            if self._service is None or self._has_died():
+                return
+            time.sleep(0.02)
+
+    def _has_died(self) -> bool:
+        """Whether its failpoint was reached."""
+        assert self._service is not None
+        assert self._service.process is not None
+        if (code := self._service.process.poll()) is None:
+            return False
+        assert code == -signal.SIGKILL, f"the service ended with exit code {code}:\n{self._service.log[-3000:]}"
+        self.troubles[Trouble.FAILPOINT] += 1
+        self._service.process = None
+        self._service = None
+        return True
+
+    # What happens
+
+    def _happen(self, mishap: Mishap) -> None:
+        assert self._service is not None
+        match mishap.trouble:
+            case Trouble.KILL_SERVICE | Trouble.STOP_SERVICE:
+                self._end_service(mishap.trouble)
+                self._start("")
+                return
+            case Trouble.KILL_GALLERY:
+                if not self._kill_gallery(mishap.choice):
+                    return
+            case Trouble.BROKER_RESTART | Trouble.BROKER_KILL:
+                self._node.stop() if mishap.trouble is Trouble.BROKER_RESTART else self._node.kill()
+                self._node.start()
+            case Trouble.BROKER_HANG:
+                self._node.pause()
+                self._wait(time.monotonic() + 1)
+                self._node.resume()
+            case Trouble.CUT:
+                self._proxy.cut()
+            case Trouble.CUT_BEFORE_CONFIRM:
+                self._proxy.hold_answers()
+                self._wait(time.monotonic() + 0.3)
+                self._proxy.cut()
+                self._proxy.resume()
+            case Trouble.REFUSE:
+                self._proxy.refuse()
+                self._proxy.cut()
+                self._wait(time.monotonic() + 0.5)
+                self._proxy.accept()
+            case Trouble.SITE_ERRORS:
+                site = self._sites[int(mishap.choice * SITES)]
+                dice = random.Random(mishap.choice)
+                path = dice.choice((r"/posts\.json", "/data/"))
+                action = dice.choice((status(503), status(500), hang_up(), cut(), status(429, {"Retry-After": "1"})))
+                site.rule(path, action, times=dice.randint(1, 6))
+            case Trouble.SITE_DOWN:
+                site = self._sites[int(mishap.choice * SITES)]
+                site.stop()
+                self._wait(time.monotonic() + 1)
+                site.start()
+            case Trouble.CATALOG_LOCKED:
+                self._lock_catalog(1.0)
+        self.troubles[mishap.trouble] += 1
+
+    def _kill_gallery(self, choice: float) -> bool:
+        assert self._service is not None
+        try:
+            found = gallery_processes(self._service.pid)
+            os.kill(found[int(choice * len(found))], signal.SIGKILL)
+        except (OSError, IndexError):  # the service has come to its failpoint, or has none
+            return False
+        return True
+
+    def _lock_catalog(self, seconds: float) -> None:
+        with contextlib.closing(sqlite3.connect(self._catalog, timeout=10, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            self._wait(time.monotonic() + seconds)
+            db.execute("ROLLBACK")
+
+    # The service
+
+    def _start(self, fault: str) -> None:
+        self._machine.set(FAULT_AT=fault)
+        self._service = Service(self._machine)
+        self._services.append(self._service)
+        if "=" in fault:
+            self.troubles[Trouble.DISK] += 1
+        self._service.start()
+
+    def _end_service(self, trouble: Trouble) -> None:
+        assert self._service is not None
+        service, self._service = self._service, None
+        if trouble is Trouble.KILL_SERVICE:
+            service.kill()
+            self.troubles[trouble] += 1
+            return
+        code = service.stop(90)
+        if code == -signal.SIGKILL:
+            self.troubles[Trouble.FAILPOINT] += 1  # on its way to the end
+            return
+        assert code == 0, f"the service ended with exit code {code}:\n{service.log[-3000:]}"
+
+    def _drain(self) -> None:
+        """Until every order is answered, and every event out."""
+        wait_until(self._is_at_rest, LONGEST_DRAIN, "the end of all runs")
+
+    def _is_at_rest(self) -> bool:
+        assert self._service is not None
+        assert self._service.process is not None
+        assert self._service.process.poll() is None, f"the service has ended:\n{self._service.log[-3000:]}"
+        time.sleep(0.1)
+        with self._channel() as channel:
+            if channel.queue_declare(ORDERS, passive=True).method.message_count:
+                return False
+            rejected = channel.queue_declare(REJECTED, passive=True).method.message_count
+        if rejected + len(self.seen.rejected) < len(self.seen.garbage):
+            return False
+        with self._reading() as db:
+            known = {row[0] for row in db.execute("SELECT message_id FROM orders")}
+            open_runs = db.execute("SELECT count(*) FROM runs WHERE state IN ('queued', 'running')").fetchone()[0]
+            outbox = db.execute("SELECT count(*) FROM outbox").fetchone()[0]
+        return not open_runs and not outbox and known >= self.seen.posted.keys()
+
+    # What came of it
+
+    def _look(self) -> None:
+        seen = self.seen
+        before = self._ended_before
+        with self._reading() as db:
+            identity = db.execute("SELECT id FROM catalog").fetchone()[0]
+            seen.runs = {f"{identity}-{run}": state for run, state in db.execute("SELECT id, state FROM runs")}
+            seen.journal = {}
+            for message_id, run in db.execute("SELECT message_id, run_id FROM orders"):
+                seen.journal.setdefault(message_id, set()).add(f"{identity}-{run}")
+            seen.rows = [
+                Row(source_id=row[0], path=row[1], state=row[2], sha256=row[3], trash_path=row[4])
+                for row in db.execute(
+                    "SELECT source_id, path, state, sha256, trash_path FROM files WHERE path IS NOT NULL"
+                )
+            ]
+        seen.this_round = seen.runs.keys() - before
+        self._ended_before = set(seen.runs)
+        with self._channel() as channel:
+            seen.events += [_told(properties, body) for properties, body in _take(channel, EVENTS)]
+            seen.rejected |= {str(properties.message_id): body for properties, body in _take(channel, REJECTED)}
+        seen.disk = {
+            str(file.relative_to(self._machine.content)): _hash(file)
+            for file in self._machine.content.rglob("*")
+            if file.is_file() and ".http-downloader" not in file.parts
+        }
+        seen.outside = {
+            file.name: "was changed"
+            for file in self._outside.iterdir()
+            if file.name not in ("a.jpg", "b.txt") or file.read_text() != file.name
+        }
+        expected = {"content", "config", "runtime", *(service.log_file.name for service in self._services)}
+        seen.outside |= {
+            name.name: "was made"
+            for name in self._machine.home.iterdir()
+            if name.name not in expected and not name.name.startswith("serve-")
+        }
+        seen.processes = _left_over(self._machine.content)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with contextlib.closing(sqlite3.connect(f"file:{self._catalog}?mode=ro", uri=True, timeout=30)) as db:
+            yield db
+
+    @property
+    def _catalog(self) -> Path:
+        return self._machine.runtime / "catalog.sqlite3"
+
+    def _site(self, source: int) -> FaultySite:
+        return self._sites[(source - 1) // SOURCES_PER_SITE]
+
+    @contextlib.contextmanager
+    def _channel(self) -> Iterator[Any]:
+        """Straight to the broker, past the proxy."""
+        with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self._node.port)) as connection:
+            yield connection.channel()
+
+
+def _publish(channel: Any, body: bytes) -> str:
+    message_id = str(uuid.uuid4())
+    properties = pika.BasicProperties(delivery_mode=2, message_id=message_id)
+    channel.basic_publish("", ORDERS, body, properties, mandatory=True)
+    return message_id
+
+
+def _take(channel: Any, queue: str) -> Iterator[tuple[pika.BasicProperties, bytes]]:
+    while True:
+        method, properties, body = channel.basic_get(queue, auto_ack=True)
+        if method is None:
+            return
+        yield properties, body
+
+
+def _told(properties: pika.BasicProperties, body: bytes) -> Told:
+    facts, headers = json.loads(body), properties.headers or {}
+    return Told(
+        type=str(properties.type),
+        message_id=str(properties.message_id),
+        run_id=headers.get("run_id", ""),
+        source_id=facts["source_id"],
+        filename=facts.get("filename"),
+        orders=tuple(headers.get("orders", ())),
+    )
+
+
+def _name(site: FaultySite, post: Post) -> str:
+    return f"{site.root.removeprefix('http://')}_{post.id}_{post.md5}.png"
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _left_over(content: Path) -> list[str]:
+    """Processes that were started with this CONTENT_ROOT. A killed service's children end within a moment."""
+    mark = f"CONTENT_ROOT={content}".encode()
+    until = time.monotonic() + 5
+    while True:
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if mark in (process / "environ").read_bytes().split(b"\0"):
+                        found.append(process.name)
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
