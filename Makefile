@@ -11,8 +11,11 @@ SERVICES := rabbitmq postgresql mariadb
 comma := ,
 space := $(subst ,, )
 
+ROUNDS ?= 20
+SEED ?= 1
+
 .DEFAULT_GOAL := help
-.PHONY: help demo sync serve test test-long bench bench-quick lint types contracts check lock clean
+.PHONY: help demo sync serve test test-long torture bench bench-quick lint types contracts check lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +37,9 @@ test: $(READY) ## Run the tests; finds or starts the services they need: make te
 test-long: $(READY) ## Run the tests that take minutes
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
 	@$(BIN)/python -m pytest -n auto -m long --timeout=1800 $(ARGS)
+
+torture: $(READY) ## Kill everything at random, and check that nothing is lost: make torture [ROUNDS=200] [SEED=1]
+	@$(BIN)/python -m tests.torture --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 bench: $(READY) ## Measure side by side with gallery-dl (20 minutes): make bench [ARGS="--only resync"]
 	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq

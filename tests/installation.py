@@ -116,6 +116,10 @@ class Service:
         assert self.process is not None
         return self.process.pid
 
+    def has_ended(self) -> bool:
+        """Without having been told to."""
+        return self.process is not None and self.process.poll() is not None
+
     def stop(self, timeout: float = 60) -> int:
         """SIGTERM, and the exit code."""
         return self._end(signal.SIGTERM, timeout)

@@ -10,6 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from http_downloader.faults import POINTS
 from tests.installation import Installation, Service, gallery_processes, wait_until
 from tests.queues import Queues
 from tests.site import FaultySite, Post, drip, hang
@@ -154,6 +157,32 @@ def test_sigterm_during_a_hanging_listing(install: Callable[..., Installation], 
         wait_until(lambda: site.active, what="the listing")
         assert service.stop(20) == 0
         assert machine.runs()[0]["state"] == "queued"
+
+
+@pytest.mark.parametrize("point", sorted(point for point in POINTS if not point.startswith("removal.")))
+def test_killed_at_each_point_of_the_flow(point: str, install: Callable[..., Installation], queues: Queues) -> None:
+    """Whoever passes the point dies there; the next start makes good what was begun, and tells of each file once."""
+    machine = install(**queues.settings, FAULT_AT=f"{point}:1")
+    with FaultySite([Post(id=number) for number in range(1, 5)]) as site:
+        service = Service(machine).start()
+        queues.post(order(site), message_id="the-order")
+        dies = (
+            (lambda: "killed by SIGKILL" in service.log) if point.startswith(("child.", "lane.")) else service.has_ended
+        )
+        wait_until(dies, what=f"the end at {point}")
+        if not service.has_ended():
+            service.kill()
+        machine.set(FAULT_AT="")
+        with Service(machine):
+            queues.wait_for("synchronized", 1)
+            wait_until(lambda: {run["state"] for run in machine.runs()} == {"synchronized"}, what="the end of all runs")
+        assert_whole(machine, site, "a")
+        told: dict[str, set[str]] = {}
+        for message in queues.take("downloaded"):
+            told.setdefault(message.json["filename"], set()).add(message.properties.message_id)
+        assert set(told) == {row["filename"] for row in machine.files(1)}
+        assert all(len(ids) == 1 for ids in told.values())
+        assert "the-order" in {one for message in queues.take("synchronized") for one in message.headers["orders"]}
 
 
 def assert_whole(machine: Installation, site: FaultySite, folder: str) -> None:

@@ -1,6 +1,6 @@
 """`make torture ROUNDS=200 SEED=1`: rounds of a random workload under kills and outages, each with a look at every promise.
 
-Stores its counts in benchmarks/torture.json with `--output`. Exit code 1 as soon as a promise is broken; what lies on
+Stores its counts in benchmarks/torture.json, which docs/reliability.md tells of. Exit code 1 as soon as a promise is broken; what lies on
 the disk then stays for a look.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from tests.broker_node import private_node
 
 from .plan import draw
 from .promises import Broken, broken, duplicates, summary
+from .report import RESULT
 from .world import World
 
 
@@ -27,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="where to store the counts as JSON")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where to store the counts")
     options = parser.parse_args()
     try:
         node = private_node()
@@ -43,8 +45,7 @@ def main() -> int:
         print(f"what lies on the disk stays for a look: {home}", file=sys.stderr)
     else:
         shutil.rmtree(home, ignore_errors=True)
-    if options.output is not None:
-        options.output.write_text(json.dumps(result, indent=2) + "\n")
+    options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(summary({"rounds": rounds, "kills and outages": result["kills_and_outages"], **result["seen"]}))
     return 1 if found else 0
 
@@ -76,6 +77,7 @@ def _result(world: World, found: list[Broken], seed: int, rounds: int, seconds: 
         "seed": seed,
         "rounds": rounds,
         "seconds": round(seconds),
+        "cores": os.cpu_count(),
         "kills_and_outages": world.troubles.total(),
         "troubles": dict(sorted(world.troubles.items())),
         "seen": {
