@@ -216,7 +216,7 @@ def test_next_run_tells_of_what_a_killed_one_left(install: Callable[..., Install
         events = [json.loads(line) for line in done.stdout.splitlines()]
         assert Counter(event["event"] for event in events if "filename" in event) == {"file-downloaded": 3}
         assert len(site.requests("^/data/")) == 3
-        assert not list(machine.runtime.glob("landing/*"))
+        assert not list(machine.content.glob(".http-downloader/landing/*"))
 
 
 def test_what_a_killed_run_left_is_told_although_the_site_has_it_no_more(install: Callable[..., Installation]) -> None:

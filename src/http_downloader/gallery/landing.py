@@ -31,7 +31,7 @@ class LandingLog:
 
     def note(self, landing: Landing) -> None:
         if self._handle is None:
-            self._file.parent.mkdir(0o700, parents=True, exist_ok=True)
+            self._file.parent.mkdir(0o700, exist_ok=True)  # in the marker's folder: never one of our own making
             self._handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.write(self._handle, (json.dumps(landing) + "\n").encode())
         self.landings[landing.path] = landing

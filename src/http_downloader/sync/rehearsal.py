@@ -58,7 +58,9 @@ class Rehearsal:
             return Rehearsed(ending=conclude(Listing(failure=failure), [], known_files=0))
         known = {} if self._calls is None else await self._calls(files.known_files, claim, utcnow())
         attempt = Attempt(known=known, counts=Counts(), announced=set())
-        request = await make_request(self._calls, self._settings, claim, known, run_folder, rehearsal=True)
+        request = await make_request(
+            self._calls, self._settings, claim, known, run_folder, run_folder / "landing", rehearsal=True
+        )
         process = await self._pool.run(request)
         try:
             listed = await self._crawl(claim, process, attempt)

@@ -30,6 +30,7 @@ from ..gallery.pool import GalleryPool, GalleryProcess
 from .recorder import Attempt, Outlet, Recorder
 from .removal import Outcome, Remover, together
 from .scripts import HookScripts
+from .trash import MARKER_FOLDER
 from .updates import FileFailed, Finished, Observer, Started
 
 log = structlog.get_logger(__name__)
@@ -192,11 +193,17 @@ class Runner:
         finally:
             recorder.close()
         if process.ended.landings_told:
-            await asyncio.to_thread(landing_log(self._settings.runtime_path, claim.source_id).unlink, missing_ok=True)
+            await asyncio.to_thread(self._landing_log(claim).unlink, missing_ok=True)
         return process.ended
 
     async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
-        return await make_request(self._calls, self._settings, claim, attempt.known, self._run_folder(claim))
+        folder, log = self._run_folder(claim), self._landing_log(claim)
+        return await make_request(self._calls, self._settings, claim, attempt.known, folder, log)
+
+    def _landing_log(self, claim: Claim) -> Path:
+        """Beside the files that it tells of, where workers of other machines find it, too. Catalogs may share the root."""
+        name = f"{self._calls.catalog.identity}-{claim.source_id}"
+        return self._settings.content_root / MARKER_FOLDER / "landing" / name
 
     def _announced_before(self, claim: Claim) -> set[str]:
         while len(self._announced) >= REMEMBERED_RUNS:
@@ -361,16 +368,13 @@ class Runner:
             await process.close()
 
 
-def landing_log(runtime_path: Path, source_id: int) -> Path:
-    return runtime_path / "landing" / f"source-{source_id}"
-
-
 async def make_request(
     calls: CatalogCalls | None,
     settings: RunnerSettings,
     claim: Claim,
     known: dict[str, KnownFile],
     run_folder: Path,
+    landing_log: Path,
     *,
     rehearsal: bool = False,
 ) -> RunRequest:
@@ -390,7 +394,7 @@ async def make_request(
         content_root=settings.content_root,
         content_path=claim.content_path,
         run_folder=run_folder,
-        landing_log=run_folder / "landing" if rehearsal else landing_log(settings.runtime_path, claim.source_id),
+        landing_log=landing_log,
         lock_file=settings.runtime_path / "locks" / f"source-{claim.source_id}",
         cookies_folder=settings.cookies_folder,
         cache_file=settings.runtime_path / "cache.sqlite3",
