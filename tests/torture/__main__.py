@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="services that share one catalog and one mirror")
     parser.add_argument("--output", type=Path, default=RESULT, help="where to store the counts")
     options = parser.parse_args()
     try:
@@ -38,7 +39,7 @@ def main() -> int:
         return 1
     home = Path(tempfile.mkdtemp(prefix="torture-"))
     began = time.monotonic()
-    with node, World(home, node) as world:
+    with node, World(home, node, options.workers) as world:
         found, rounds = _play(world, options.seed, options.rounds)
         result = _result(world, found, options.seed, rounds, time.monotonic() - began)
     if found:

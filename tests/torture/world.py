@@ -66,26 +66,38 @@ GARBAGE = (
 class World:
     """`troubles` counts what happened, `seen` is what is known of it."""
 
-    def __init__(self, home: Path, node: BrokerNode) -> None:
+    def __init__(self, home: Path, node: BrokerNode, workers: int = 1) -> None:
         self.troubles: Counter[str] = Counter()
         self.seen = Observed()
         self.files = 0
         self._node = node
         self._proxy = Proxy(node.port)
-        self._machine = Installation(
-            home / "machine", **SETTINGS, AMQP_URL=f"amqp://guest:guest@127.0.0.1:{self._proxy.port}/%2F?heartbeat=5"
-        )
-        self._machine.configure(TEMPLATE)
+        self._machines = [self._machine_of(home, number) for number in range(workers)]
+        self._content = self._machines[0].content
         self._outside = home / "outside"
         self._outside.mkdir()
         for name in ("a.jpg", "b.txt"):
             (self._outside / name).write_text(name)
         self._sites = [FaultySite() for _ in range(SITES)]
         self._next_post = 1
-        self._service: Service | None = None
+        self._running: dict[int, Service] = {}
+        """The services that have been started and not ended yet, by the number of their machine."""
         self._services: list[Service] = []
+        """Those of this round."""
         self._posts: dict[int, dict[int, Post]] = {source: {} for source in SOURCES}
         self._ended_before: set[str] = set()
+
+    def _machine_of(self, home: Path, number: int) -> Installation:
+        """They share the broker, the catalog and the mirror, and nothing else."""
+        address = f"amqp://guest:guest@127.0.0.1:{self._proxy.port}/%2F?heartbeat=5"
+        machine = Installation(home / f"machine{number}", **SETTINGS, AMQP_URL=address)
+        machine.configure(TEMPLATE)
+        if number:
+            machine.set(
+                CONTENT_ROOT=home / "machine0" / "content",
+                DATABASE_URL=f"sqlite:///{home / 'machine0' / 'runtime' / 'catalog.sqlite3'}",
+            )
+        return machine
 
     def __enter__(self) -> Self:
         for site in self._sites:
@@ -93,7 +105,7 @@ class World:
         for source in SOURCES:
             folder = self.seen.folders[source] = f"galleries/{source}"
             self.seen.listed[source], self.seen.ever[source] = {}, {}
-            foreign = self._machine.content / folder / "holiday.txt"
+            foreign = self._content / folder / "holiday.txt"
             foreign.parent.mkdir(parents=True, exist_ok=True)
             foreign.write_text(f"mine {source}")
             self.seen.foreign[f"{folder}/holiday.txt"] = _hash(foreign)
@@ -105,8 +117,8 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._service is not None:
-            self._service.kill()
+        for service in self._running.values():
+            service.kill()
         self._proxy.close()
         for site in self._sites:
             site.stop()
@@ -133,10 +145,10 @@ class World:
         for site in self._sites:
             site.clear_rules()
             site.file_latency = 0.0
-        if self._service is None:
-            self._start("")
+        self._start_all()
         self._drain()
-        self._end_service(Trouble.STOP_SERVICE)
+        for number in list(self._running):
+            self._stop(number)
         self._look()
 
     def _change(self, change: Change) -> None:
@@ -173,50 +185,55 @@ class World:
                 self.seen.garbage[_publish(channel, body)] = body
 
     def _live(self, life: Life, orders: tuple[int, ...]) -> None:
-        if self._service is not None:
-            self._end_service(Trouble.KILL_SERVICE)
-        self._start(life.fault)
+        for number in list(self._running):
+            self._kill(number)
+        self._start(0, life.fault)
+        self._start_all()
         began = time.monotonic()
         if orders:
             self._post(orders, 0)
         for mishap in life.mishaps:
             self._wait(began + mishap.at)
-            if self._service is not None:
+            if self._running:
                 self._happen(mishap)
-        if life.fault and self._service is not None:
+        if life.fault:
             self._wait(time.monotonic() + SHORT_SERVICE)
-            if self._service is not None:  # it may never come to its point
-                self._end_service(Trouble.KILL_SERVICE)
+            if 0 in self._running:  # it may never come to its point
+                self._kill(0)
 
     def _wait(self, until: float) -> None:
-        while time.monotonic() < until:
-            if self._service is None or self._has_died():
-                return
+        """Until then, or until a failpoint was reached."""
+        while time.monotonic() < until and not self._has_died():
             time.sleep(0.02)
 
     def _has_died(self) -> bool:
-        """Whether its failpoint was reached."""
-        assert self._service is not None
-        assert self._service.process is not None
-        if (code := self._service.process.poll()) is None:
-            return False
-        assert code == -signal.SIGKILL, f"the service ended with exit code {code}:\n{self._service.log[-3000:]}"
+        dead = [number for number, service in self._running.items() if service.has_ended()]
+        for number in dead:
+            self._note_end(self._running.pop(number))
+        return bool(dead)
+
+    def _note_end(self, service: Service) -> None:
+        """Only a failpoint may have ended it."""
+        assert service.process is not None
+        code = service.process.wait()
+        assert code == -signal.SIGKILL, f"the service ended with exit code {code}:\n{service.log[-3000:]}"
         self.troubles[Trouble.FAILPOINT] += 1
-        self._service.process = None
-        self._service = None
-        return True
 
     # What happens
 
     def _happen(self, mishap: Mishap) -> None:
-        assert self._service is not None
+        numbers = list(self._running)
+        number = numbers[int(mishap.choice * len(numbers))]
         match mishap.trouble:
-            case Trouble.KILL_SERVICE | Trouble.STOP_SERVICE:
-                self._end_service(mishap.trouble)
-                self._start("")
+            case Trouble.KILL_SERVICE:
+                self._kill(number)
+                self._start(number, "")
                 return
+            case Trouble.STOP_SERVICE:
+                self._stop(number)
+                self._start(number, "")
             case Trouble.KILL_GALLERY:
-                if not self._kill_gallery(mishap.choice):
+                if not self._kill_gallery(self._running[number], mishap.choice):
                     return
             case Trouble.BROKER_RESTART | Trouble.BROKER_KILL:
                 self._node.stop() if mishap.trouble is Trouble.BROKER_RESTART else self._node.kill()
@@ -252,10 +269,9 @@ class World:
                 self._lock_catalog(1.0)
         self.troubles[mishap.trouble] += 1
 
-    def _kill_gallery(self, choice: float) -> bool:
-        assert self._service is not None
+    def _kill_gallery(self, service: Service, choice: float) -> bool:
         try:
-            found = gallery_processes(self._service.pid)
+            found = gallery_processes(service.pid)
             os.kill(found[int(choice * len(found))], signal.SIGKILL)
         except (OSError, IndexError):  # the service has come to its failpoint, or has none
             return False
@@ -267,23 +283,28 @@ class World:
             self._wait(time.monotonic() + seconds)
             db.execute("ROLLBACK")
 
-    # The service
+    # The services
 
-    def _start(self, fault: str) -> None:
-        self._machine.set(FAULT_AT=fault)
-        self._service = Service(self._machine)
-        self._services.append(self._service)
+    def _start(self, number: int, fault: str) -> None:
+        machine = self._machines[number]
+        machine.set(FAULT_AT=fault)
+        service = Service(machine)
+        self._services.append(service)
         if "=" in fault:
             self.troubles[Trouble.DISK] += 1
-        self._service.start()
+        self._running[number] = service.start()
 
-    def _end_service(self, trouble: Trouble) -> None:
-        assert self._service is not None
-        service, self._service = self._service, None
-        if trouble is Trouble.KILL_SERVICE:
-            service.kill()
-            self.troubles[trouble] += 1
-            return
+    def _start_all(self) -> None:
+        for number in range(len(self._machines)):
+            if number not in self._running:
+                self._start(number, "")
+
+    def _kill(self, number: int) -> None:
+        self._running.pop(number).kill()
+        self.troubles[Trouble.KILL_SERVICE] += 1
+
+    def _stop(self, number: int) -> None:
+        service = self._running.pop(number)
         code = service.stop(90)
         if code == -signal.SIGKILL:
             self.troubles[Trouble.FAILPOINT] += 1  # on its way to the end
@@ -295,9 +316,8 @@ class World:
         wait_until(self._is_at_rest, LONGEST_DRAIN, "the end of all runs")
 
     def _is_at_rest(self) -> bool:
-        assert self._service is not None
-        assert self._service.process is not None
-        assert self._service.process.poll() is None, f"the service has ended:\n{self._service.log[-3000:]}"
+        for service in self._running.values():
+            assert not service.has_ended(), f"the service has ended:\n{service.log[-3000:]}"
         time.sleep(0.1)
         with self._channel() as channel:
             if channel.queue_declare(ORDERS, passive=True).method.message_count:
@@ -334,8 +354,8 @@ class World:
             seen.events += [_told(properties, body) for properties, body in _take(channel, EVENTS)]
             seen.rejected |= {str(properties.message_id): body for properties, body in _take(channel, REJECTED)}
         seen.disk = {
-            str(file.relative_to(self._machine.content)): _hash(file)
-            for file in self._machine.content.rglob("*")
+            str(file.relative_to(self._content)): _hash(file)
+            for file in self._content.rglob("*")
             if file.is_file() and ".http-downloader" not in file.parts
         }
         seen.outside = {
@@ -343,13 +363,14 @@ class World:
             for file in self._outside.iterdir()
             if file.name not in ("a.jpg", "b.txt") or file.read_text() != file.name
         }
-        expected = {"content", "config", "runtime", *(service.log_file.name for service in self._services)}
+        expected = {"content", "config", "runtime"}
         seen.outside |= {
-            name.name: "was made"
-            for name in self._machine.home.iterdir()
-            if name.name not in expected and not name.name.startswith("serve-")
+            file.name: "was made"
+            for machine in self._machines
+            for file in machine.home.iterdir()
+            if file.name not in expected and not file.name.startswith("serve-")
         }
-        seen.processes = _left_over(self._machine.content)
+        seen.processes = _left_over(self._content)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -358,7 +379,7 @@ class World:
 
     @property
     def _catalog(self) -> Path:
-        return self._machine.runtime / "catalog.sqlite3"
+        return self._machines[0].runtime / "catalog.sqlite3"
 
     def _site(self, source: int) -> FaultySite:
         return self._sites[(source - 1) // SOURCES_PER_SITE]
