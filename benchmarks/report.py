@@ -53,14 +53,18 @@ def figures(results: dict[str, Any] | None) -> str:
         "Measured on " + ", ".join(f"{name} {value}" for name, value in results["machine"].items()) + ".",
         _table(HEADINGS, cells),
         "When, and how every repetition went:",
-        _table(("row", "measured", "sizes", "load before"), [_circumstances(*row) for row in results["rows"].items()]),
+        _table(
+            ("row", "measured", "sizes", "load before", "DURABILITY"),
+            [_circumstances(*row) for row in results["rows"].items()],
+        ),
         _table(("row", "ours", "other", "unit"), spreads),
     ]
     return "\n\n".join(parts)
 
 
 def _circumstances(name: str, row: dict[str, Any]) -> list[str]:
-    return [name, row["date"], row["sizes"], number(row["load_before"])]
+    settings = row["lines"][0]["settings"]
+    return [name, row["date"], row["sizes"], number(row["load_before"]), settings.get("DURABILITY", "none yet")]
 
 
 def _spread(values: list[float]) -> str:

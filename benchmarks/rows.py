@@ -342,6 +342,28 @@ def orders(home: Path, sizes: Sizes) -> Iterator[Line]:
     )
 
 
+def durability(home: Path, sizes: Sizes) -> Iterator[Line]:
+    """What it costs that every file has reached the disk before the catalog has it: small files, no latency."""
+    settings = SiteSettings(files=sizes.new_files, size=PICTURE)
+    with (
+        Sites(settings) as sites,
+        our_service(home / "full", DURABILITY="full") as full,
+        our_service(home / "fast", DURABILITY="fast") as fast,
+    ):
+        sides = {"full": _New(full, sites, None, settings).by_order, "fast": _New(fast, sites, None, settings).by_order}
+        figures = interleaved(sizes.repetitions, sides)
+    yield Line(
+        row="durability",
+        what=f"{sizes.new_files:,} new files of 20 kB, no latency: DURABILITY=full against fast",
+        unit="s",
+        ours=figures["full"],
+        other=figures["fast"],
+        against="ours with DURABILITY=fast",
+        goal=None,
+        settings={"DURABILITY": "full"},
+    )
+
+
 def latency(home: Path, sizes: Sizes) -> Iterator[Line]:
     """How long after a file is in place the world hears of it, when files come one by one."""
     halves: list[float] = []
@@ -437,6 +459,7 @@ ROWS: dict[str, Row] = {
     "lanes": lanes,
     "new-files": new_files,
     "big-file": big_file,
+    "durability": durability,
     "orders": orders,
     "latency": latency,
     "slow-sites": slow_sites,

@@ -6,14 +6,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
 from ..domain.errors import ContentError
 from ..domain.files import distinct_name
 from ..domain.removals import OnDisk
+from ..domain.storage import NO_FOLDER_SYNC
 
 TRASH_FOLDER = ".trash"
 """Under CONTENT_ROOT, so that a file never crosses devices on its way."""
@@ -26,10 +27,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Trash:
-    """All paths are relative to `root`, which is CONTENT_ROOT."""
+    """All paths are relative to `root`, which is CONTENT_ROOT. `durable`: what `move` has done survives a power failure."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
         self._root = root
+        self._durable = durable
 
     def inspect(self, path: str, *, size: int | None, sha256: str | None) -> OnDisk:
         """Whether the file at a path is the one that the catalog describes."""
@@ -69,11 +71,16 @@ class Trash:
         """
         try:
             with self._folder(source) as (here, name), self._folder(target, make=True) as (there, new_name):
-                return _rename(here, name, there, new_name)
+                return _rename(here, name, there, new_name, self._secure)
         except FileNotFoundError:
             return False
         except OSError as error:
             raise ContentError(f"{source} cannot be moved to {target}: {error.strerror}") from error
+
+    def _secure(self, folder: int) -> None:
+        """Return when the names in an open folder are on the disk."""
+        if self._durable:
+            sync(folder)
 
     def delete(self, trash_path: str) -> None:
         """Remove a file from the trash for good, and the folders that become empty with it."""
@@ -92,6 +99,11 @@ class Trash:
                 return  # other files are in it
             parent = os.path.dirname(parent)  # noqa: PTH120
 
+    def opened(self, path: str) -> AbstractContextManager[tuple[int, str]]:
+        """The folder of a path as a descriptor, and the name in it. Raises `OSError`; ELOOP or ENOTDIR when the way there
+        leads through a symlink."""
+        return self._folder(path)
+
     @contextmanager
     def _folder(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """Open the folder of a path step by step: where one is a symlink, the next step fails."""
@@ -104,6 +116,7 @@ class Trash:
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(folder, dir_fd=current)
+                        self._secure(current)
                 following = os.open(folder, _FOLDER, dir_fd=current)
                 os.close(current)
                 current = following
@@ -112,25 +125,46 @@ class Trash:
             os.close(current)
 
 
-def _rename(here: int, name: str, there: int, new_name: str) -> bool:
+def _rename(here: int, name: str, there: int, new_name: str, secure: Callable[[int], None]) -> bool:
+    """`secure` returns when the names in an open folder are on the disk."""
+    if (linked := _link(here, name, there, new_name)) is False:
+        return False
+    if linked:
+        secure(there)  # before the old name goes
+        os.unlink(name, dir_fd=here)
+    else:
+        os.rename(name, new_name, src_dir_fd=here, dst_dir_fd=there)
+        secure(there)
+    secure(here)
+    return True
+
+
+def _link(here: int, name: str, there: int, new_name: str) -> bool | None:
+    """Give a file its new name beside the old one. False when that is taken, None where there are no links."""
     try:
         os.link(name, new_name, src_dir_fd=here, dst_dir_fd=there, follow_symlinks=False)
     except FileExistsError:
         old = os.stat(name, dir_fd=here, follow_symlinks=False)
         new = os.stat(new_name, dir_fd=there, follow_symlinks=False)
-        if not os.path.samestat(old, new):
-            return False
-        # A kill came between the two halves of the move: only the second one is left to do.
+        # The same one: a kill came between the two halves of the move, and only the second is left to do.
+        return os.path.samestat(old, new)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         with suppress(FileNotFoundError):
             os.stat(new_name, dir_fd=there, follow_symlinks=False)
             return False
-        os.rename(name, new_name, src_dir_fd=here, dst_dir_fd=there)
-        return True
-    os.unlink(name, dir_fd=here)
+        return None
     return True
+
+
+def sync(opened: int) -> None:
+    """Return when the names in an open folder, or the bytes of an open file, are on the disk."""
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
 
 
 def _hash(folder: int, name: str) -> str:
@@ -138,12 +172,17 @@ def _hash(folder: int, name: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def marker_file(root: Path, identity: str) -> Path:
+    """`identity`: of the catalog."""
+    return root / MARKER_FOLDER / identity
+
+
 class RootMarker:
     """A file in CONTENT_ROOT that says: this is the folder that the catalog speaks of, and not the empty place where
     its disk is usually mounted. Each catalog has its own, named after it."""
 
     def __init__(self, root: Path, identity: str) -> None:
-        self.path = root / MARKER_FOLDER / identity
+        self.path = marker_file(root, identity)
 
     def is_there(self) -> bool:
         return self.path.is_file()
@@ -156,10 +195,16 @@ class RootMarker:
             " the files have moved here, run: http-downloader db mark-root"
         )
 
-    def write(self) -> None:
-        """Raises `ContentError`."""
+    def write(self, *, durable: bool = True) -> None:
+        """`durable`: it survives a power failure, as the catalog's word that it is here does. Raises `ContentError`."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)  # and never CONTENT_ROOT itself
             self.path.write_text("http-downloader keeps this file to know that this folder is mounted.\n")
+            for one in (self.path, self.path.parent, self.path.parent.parent) if durable else ():
+                descriptor = os.open(one, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    sync(descriptor)
+                finally:
+                    os.close(descriptor)
         except OSError as error:
             raise ContentError(f"CONTENT_ROOT cannot be marked: {self.path}: {error.strerror}") from error
