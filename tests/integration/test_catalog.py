@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +16,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pymysql
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.dialects import mysql
 
 from http_downloader.catalog import files, journal, migrations, outbox, removals, schema
-from http_downloader.catalog.engine import Catalog, open_catalog, query, transaction
+from http_downloader.catalog.engine import Catalog, look_into_catalog, open_catalog, query, transaction
 from http_downloader.catalog.journal import Claim, Submitted
 from http_downloader.catalog.removals import Removed
 from http_downloader.domain.errors import CatalogError, LeaseLost, SettingsError, SourceBusyError
@@ -41,8 +40,8 @@ from http_downloader.domain.orders import FIRST_LOCAL_SOURCE_ID, MAX_SOURCE_ID, 
 from http_downloader.domain.reasons import Reason
 from http_downloader.domain.removals import Decision, Hold, Missing, RemoteDeletes, Verdict
 from http_downloader.domain.runs import Ending, RunState
+from tests.databases import ENGINES, database
 
-ENGINES = ("sqlite", "postgresql", "mariadb")
 SERVERS = pytest.mark.parametrize("opened", ["postgresql", "mariadb"], indirect=True)
 """For what cannot happen on SQLite, where one transaction writes at a time."""
 
@@ -61,52 +60,6 @@ LOOKALIKES = [
 
 
 # Databases
-
-
-@contextlib.contextmanager
-def database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a new database, dropped afterwards. A server that does not answer is the test's failure."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / name}.sqlite3"
-    elif kind == "postgresql":
-        port = int(os.environ.get("TEST_POSTGRESQL_PORT", "5432"))
-        with _server("PostgreSQL", port, lambda: psycopg.connect(
-            host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=5, autocommit=True
-        )) as server:  # fmt: skip
-            server.execute(f"CREATE DATABASE {name}")
-            server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # it need not outlive a power cut
-            try:
-                yield f"postgresql://postgres@127.0.0.1:{port}/{name}"
-            finally:
-                server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    else:
-        port = int(os.environ.get("TEST_MARIADB_PORT", "3306"))
-        with _server("MariaDB", port, lambda: pymysql.connect(
-            host="127.0.0.1", port=port, user="root", connect_timeout=5
-        )) as server:  # fmt: skip
-            server.cursor().execute(f"CREATE DATABASE {name}")
-            try:
-                yield f"mariadb://root@127.0.0.1:{port}/{name}"
-            finally:
-                server.cursor().execute(f"DROP DATABASE {name}")
-
-
-@contextlib.contextmanager
-def _server(name: str, port: int, connect: Callable[[], Any]) -> Iterator[Any]:
-    problem, server = "", None
-    try:
-        server = connect()
-    except (psycopg.OperationalError, pymysql.err.OperationalError) as error:
-        problem = str(error).splitlines()[0]
-    if server is None:
-        pytest.fail(
-            f"{name} cannot be used at 127.0.0.1:{port} ({problem}); `make test` finds or starts it", pytrace=False
-        )
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -393,13 +346,13 @@ def test_an_older_schema(new_database: str, opening: Callable[..., Catalog], mon
     """SQLite is brought up to date; a server only when it is asked for: other workers may be at work there."""
     opening(new_database)
     upgraded: list[sa.Engine] = []
-    monkeypatch.setattr(migrations, "known", lambda: ["9998", "0002", "0001"])
+    monkeypatch.setattr(migrations, "known", lambda: ["9998", "0003", "0002", "0001"])
     monkeypatch.setattr(migrations, "newest", lambda: "9998")
     monkeypatch.setattr(migrations, "upgrade", upgraded.append)
     if new_database.startswith("sqlite"):
         opening(new_database)
     else:
-        with pytest.raises(CatalogError, match="older schema 0002; run: http-downloader db upgrade"):
+        with pytest.raises(CatalogError, match="older schema 0003; run: http-downloader db upgrade"):
             open_catalog(new_database)
         assert upgraded == []
         opening(new_database, upgrade=True)
@@ -555,6 +508,78 @@ def test_what_merely_resembles_a_known_order_is_journalled(
     claimed = started(catalog, message_id="m1")
     finish(catalog, claimed)
     assert submit(catalog, source_id, message_id=message_id, redelivered=redelivered).run != claimed.run
+
+
+MINUTE = timedelta(minutes=1)
+
+
+def place(catalog: Catalog, run: int | None = None) -> tuple[str, str, str]:
+    """Where the source is; with `run`, where that run goes."""
+    row = journal.get_run(catalog, run) if run is not None else journal.list_sources(catalog)[0]
+    assert row is not None
+    return row["url"], row["content_path"], row["site"]
+
+
+OLD, NEW = ("https://old.example/", "old", "oldsite"), ("https://new.example/", "new", "newsite")
+
+
+def placed(catalog: Catalog, where: tuple[str, str, str], **more: Any) -> Submitted:
+    return submit(catalog, url=where[0], folder=where[1], site=where[2], **more)
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_an_order_that_was_sent_earlier_does_not_move_a_source_back(catalog: Catalog, queued: bool) -> None:
+    """It is answered by a run, where the newest order has put the source: in the queue or when nothing waits."""
+    newest = placed(catalog, NEW, message_id="new", sent_at=NOW - MINUTE)
+    if not queued:
+        claimed = claim(catalog)
+        assert claimed is not None
+        finish(catalog, claimed)
+    late = placed(catalog, OLD, message_id="old", sent_at=NOW - 2 * MINUTE)
+    assert (late.outdated, late.joined, late.run == newest.run) == (True, queued, queued)
+    assert place(catalog) == place(catalog, late.run) == NEW
+    assert "old" in journal.order_ids(catalog, late.run)
+    assert placed(catalog, OLD, sent_at=NOW).outdated is False
+    assert place(catalog) == OLD
+
+
+def test_a_message_that_was_journalled_before_does_not_move_a_source_back(catalog: Catalog) -> None:
+    """Without a time: the very message of an earlier order, put into the queue again, by hand say."""
+    placed(catalog, OLD, message_id="m1")
+    placed(catalog, NEW, message_id="m2")
+    assert placed(catalog, OLD, message_id="m1").outdated
+    assert place(catalog) == NEW
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        ({"sent_at": NOW - MINUTE}, {"sent_at": NOW - MINUTE}),  # in one second: the order of their arrival
+        ({"sent_at": NOW}, {}),
+        ({}, {"sent_at": NOW - MINUTE}),
+        ({"message_id": "always the same"}, {"message_id": "always the same"}),
+        ({"sent_at": NOW + 1000 * MINUTE}, {"sent_at": NOW}),  # nobody's clock is ahead of ours
+    ],
+)
+def test_the_latest_order_counts_where_nothing_says_otherwise(
+    catalog: Catalog, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """No time, the same time, a time in the future, a message id that never changes: the last to arrive."""
+    assert placed(catalog, OLD, **first).outdated is False
+    assert placed(catalog, NEW, **second).outdated is False
+    assert place(catalog) == NEW
+
+
+def test_an_outdated_order_can_only_make_removals_more_careful(catalog: Catalog) -> None:
+    """What it allows counts, as that of every order which a run answers."""
+    placed(catalog, NEW, sent_at=NOW)
+    late = journal.submit(
+        catalog, replace(order(1, OLD[0], OLD[1]), remote_deletes=RemoteDeletes.KEEP), site="oldsite", now=NOW, sent_at=NOW - MINUTE
+    )  # fmt: skip
+    claimed = claim(catalog)
+    assert claimed is not None
+    assert (claimed.run, claimed.url, claimed.order_deletes) == (late.run, NEW[0], RemoteDeletes.KEEP)
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "\x00", "\udcff", "\U0001f600" * 60])
@@ -1495,3 +1520,24 @@ def test_a_catalog_from_before_removals_is_brought_up_to_date(
     standing = removals.standing(opened, claimed)
     assert [(one.state, one.pinned) for one in standing.known] == [(FileState.MISSING, False)]
     assert standing.history == {}
+
+
+def test_another_program_looks_into_the_sqlite_file(tmp_path: Path) -> None:
+    """When it closes, what we commit afterwards still goes to the log that everybody reads."""
+    url = f"sqlite:///{tmp_path / 'catalog.sqlite3'}"
+    look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); print(db.execute('SELECT count(*) FROM runs').fetchone()[0]); db.close()"
+
+    def runs_that_others_see() -> int:
+        command = [sys.executable, "-c", look, str(tmp_path / "catalog.sqlite3")]
+        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+    catalog = open_catalog(url)
+    try:
+        assert runs_that_others_see() == 0
+        look_into_catalog(url)
+        journal.submit(catalog, Order(source_id=1, url="https://a.example/1", content_path="a"), site="a", now=NOW)
+        assert runs_that_others_see() == 1
+        journal.submit(catalog, Order(source_id=2, url="https://a.example/2", content_path="b"), site="a", now=NOW)
+        assert runs_that_others_see() == 2
+    finally:
+        catalog.close()

@@ -8,24 +8,62 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
-from .engine import Catalog
+import structlog
+
+from ..domain.errors import CatalogError
+from .engine import Catalog, probe
+
+log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class CatalogCalls:
-    """`await calls(journal.renew, owner, until)` is `journal.renew(catalog, owner, until)` off the event loop."""
+    """`await calls(journal.renew, owner, until)` is `journal.renew(catalog, owner, until)` off the event loop.
+
+    Every caller tries again in its own way when the catalog does not work; what is wrong is said here, once for all of
+    them, and once that it is well again.
+    """
 
     def __init__(self, catalog: Catalog, threads: int = 4) -> None:
         self.catalog = catalog
+        self.trouble: str | None = None
+        """What is wrong now, in one line."""
+        self._probing = False
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="catalog")
 
     async def __call__(self, function: Callable[Concatenate[Catalog, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        call = functools.partial(function, self.catalog, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        try:
+            result = await self._in_thread(functools.partial(function, self.catalog, *args, **kwargs))
+        except CatalogError as error:
+            self._say(str(error))
+            raise
+        if self.trouble is not None and not self._probing:
+            await self._look_again()
+        return result
 
     def close(self) -> None:
         """Waits for the transactions under way."""
         self._threads.shutdown()
         self.catalog.close()
+
+    async def _in_thread(self, call: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _say(self, trouble: str) -> None:
+        if self.trouble is None:
+            log.error("the catalog does not work", why=trouble)
+        self.trouble = trouble
+
+    async def _look_again(self) -> None:
+        """One call that went well proves little: a catalog on a full disk can be read, and one that is locked, too."""
+        self._probing = True
+        try:
+            await self._in_thread(functools.partial(probe, self.catalog))
+        except CatalogError:
+            return
+        finally:
+            self._probing = False
+        self.trouble = None
+        log.info("the catalog works again")

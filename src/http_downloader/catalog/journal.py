@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..domain.errors import LeaseLost
+from ..domain.errors import CatalogError, LeaseLost
 from ..domain.events import Event
 from ..domain.files import file_key
 from ..domain.listing import Gap
@@ -18,7 +19,7 @@ from ..domain.reasons import Reason
 from ..domain.removals import RemoteDeletes
 from ..domain.runs import Ending, RunState
 from . import outbox
-from .engine import query, transaction
+from .engine import is_repeated, query, transaction
 from .schema import catalog, orders, runs, sites, sources
 
 CANDIDATES = 20
@@ -61,6 +62,8 @@ class Submitted:
     run: int
     joined: bool
     """The source had a queued run already: the order is answered by that one."""
+    outdated: bool = False
+    """A newer order has said where the source is: this one is answered there, and moves nothing."""
 
 
 @transaction
@@ -72,11 +75,13 @@ def submit(
     now: datetime,
     message_id: str | None = None,
     correlation_id: str | None = None,
+    sent_at: datetime | None = None,
     redelivered: bool = False,
 ) -> Submitted:
-    """Journal an order: it joins the queued run of its source, or makes one. The latest URL and folder count."""
-    if redelivered and message_id is not None:
-        # The ack of the first delivery was lost with its connection: this one is journalled already.
+    """Journal an order: it joins the queued run of its source, or makes one. The latest URL and folder count: the
+    latest by `sent_at`, the time that the sender gave it; without that, by arrival."""
+    if (redelivered or is_repeated(db)) and message_id is not None:
+        # The ack of the first delivery was lost with its connection, or our own answer: it is journalled already.
         known = db.execute(
             sa.select(orders.c.run_id, orders.c.message_id).where(
                 orders.c.message_id == message_id, orders.c.source_id == order.source_id
@@ -85,7 +90,12 @@ def submit(
         for row in known:
             if row.message_id == message_id:  # to MariaDB one with a blank at its end is the same
                 return Submitted(run=row.run_id, joined=True)
-    _put_source(db, order, site, now)
+    order_place = {"url": order.url, "content_path": order.content_path, "site": site}
+    held = _hold_source(db, order.source_id, order_place, now)
+    outdated = _is_outdated(db, held, order.source_id, message_id, sent_at)
+    place = {key: held[key] for key in order_place} if outdated else order_place
+    if not outdated:
+        _place_source(db, order.source_id, place, sent_at and min(sent_at, now))
     queued = db.execute(
         sa.select(runs.c.id, runs.c.remote_deletes)
         .where(runs.c.source_id == order.source_id, runs.c.state == RunState.QUEUED)
@@ -93,7 +103,6 @@ def submit(
         .limit(1)
     ).first()
     joined = queued is not None
-    place = {"url": order.url, "content_path": order.content_path, "site": site}
     if queued is not None:
         run = queued.id
         # The most careful of all orders that the run answers.
@@ -121,21 +130,47 @@ def submit(
         run = made.inserted_primary_key[0]  # type: ignore[index]
     db.execute(sa.insert(orders).values(run_id=run, source_id=order.source_id, message_id=message_id, received_at=now))
     assert run is not None
-    return Submitted(run=run, joined=joined)
+    return Submitted(run=run, joined=joined, outdated=outdated)
 
 
-def _put_source(db: Connection, order: Order, site: str, now: datetime) -> None:
-    """Make or change the source, and hold its row: two orders for one source take turns."""
-    values = {
-        "url": order.url,
-        "url_key": file_key(order.url),
-        "content_path": order.content_path,
-        "site": site,
-    }
-    _ensure(db, sites, sites.c.name, site, {})
-    _ensure(db, sources, sources.c.id, order.source_id, {**values, "created_at": now})
-    db.execute(sa.select(sources.c.id).where(sources.c.id == order.source_id).with_for_update())
-    db.execute(sa.update(sources).where(sources.c.id == order.source_id).values(**values))
+def _hold_source(db: Connection, source_id: int, place: dict[str, str], now: datetime) -> Mapping[str, Any]:
+    """Hold the source's row, made if there is none: two orders for one source take turns. Returns it."""
+    _ensure(db, sites, sites.c.name, place["site"], {})
+    _ensure(db, sources, sources.c.id, source_id, {**place, "url_key": file_key(place["url"]), "created_at": now})
+    held = db.execute(sa.select(sources).where(sources.c.id == source_id).with_for_update())
+    return dict(held.mappings().one())
+
+
+def _place_source(db: Connection, source_id: int, place: dict[str, str], sent_at: datetime | None) -> None:
+    values: dict[str, Any] = {**place, "url_key": file_key(place["url"])}
+    if sent_at is not None:
+        values["placed_at"] = sent_at
+    db.execute(sa.update(sources).where(sources.c.id == source_id).values(**values))
+
+
+def _is_outdated(
+    db: Connection, source: Mapping[str, Any], source_id: int, message_id: str | None, sent_at: datetime | None
+) -> bool:
+    """Whether a newer order than this one has said where the source is: this one was sent earlier, or it is the very
+    message that was journalled before the last ones."""
+    if sent_at is not None and source["placed_at"] is not None and sent_at < source["placed_at"]:
+        return True
+    if message_id is None:
+        return False
+    known = db.execute(
+        sa.select(orders.c.id, orders.c.message_id).where(
+            orders.c.message_id == message_id, orders.c.source_id == source_id
+        )
+    )
+    last = max((row.id for row in known if row.message_id == message_id), default=None)
+    if last is None:
+        return False
+    later = (
+        sa.select(orders.c.id)
+        .join(runs, runs.c.id == orders.c.run_id)
+        .where(runs.c.source_id == source_id, orders.c.id > last)
+    )
+    return db.execute(later.limit(1)).first() is not None
 
 
 def _ensure(db: Connection, table: sa.Table, key: sa.Column[Any], value: object, rest: dict[str, Any]) -> None:
@@ -220,6 +255,11 @@ def claim(
 
     With `run`, that one and no other, even before its time: a person is waiting for it.
     """
+    if is_repeated(db):
+        # The first pass may have taken a run that nobody performs now: before it claims again, the worker gives back.
+        raise CatalogError(
+            "the connection to the catalog was lost while a run was claimed; it is claimed anew in a moment"
+        )
     _expire(db, now)
     if run is not None:
         candidates = db.execute(_THIS_ONE, {"run": run, "slots": site_concurrency}).all()
@@ -305,6 +345,21 @@ def release(db: Connection, owners: list[str]) -> int:
     return given_back.rowcount
 
 
+@transaction
+def give_back(db: Connection, owner: str, performed: list[int], not_before: datetime) -> int:
+    """Put back what a live worker owns and does not perform: it was interrupted, or the answer to its claim was lost.
+
+    It still owns the events of these runs. Returns the number of runs.
+    """
+    strays = sa.and_(runs.c.owner == owner, runs.c.state == RunState.RUNNING, runs.c.id.not_in(performed))
+    found = list(db.execute(sa.select(runs.c.id).where(strays)).scalars())
+    values = {"state": RunState.QUEUED, "attempt": runs.c.attempt - 1, "not_before": not_before}
+    db.execute(sa.update(runs).where(runs.c.id.in_(found), strays).values(**values))
+    for run in found:
+        outbox.disown_if_drained(db, run)
+    return len(found)
+
+
 @query
 def owners(db: Connection) -> list[str]:
     return list(db.execute(sa.select(runs.c.owner).where(runs.c.owner.is_not(None)).distinct()).scalars())
@@ -327,6 +382,17 @@ def guard(db: Connection, claim: Claim) -> None:
         raise LeaseLost(f"run {claim.run_id} belongs to another worker now; what this one still had is dropped")
 
 
+def _was_committed(db: Connection, claim: Claim, state: RunState) -> bool:
+    """Whether the first pass of a transaction that leaves the run in this state did so, although its answer was lost.
+
+    Nobody else has claimed the run since, and nobody but its worker ends it.
+    """
+    if not is_repeated(db):
+        return False
+    row = db.execute(_HELD, {"run": claim.run}).first()
+    return row is not None and (row.fence, row.state) == (claim.fence, state)
+
+
 @transaction
 def put_back(
     db: Connection,
@@ -344,6 +410,8 @@ def put_back(
 
     The next attempt goes to where the source is then: a later order may have moved it, and been served meanwhile.
     """
+    if _was_committed(db, claim, RunState.QUEUED):
+        return
     guard(db, claim)
     values: dict[str, Any] = {"state": RunState.QUEUED, "not_before": not_before, "counts": counts}
     place = sa.select(sources.c.url, sources.c.content_path, sources.c.site).where(sources.c.id == claim.source_id)
@@ -370,6 +438,8 @@ def finish(
     removals: str = "",
 ) -> None:
     """End the run, together with the events that tell of it."""
+    if _was_committed(db, claim, ending.state):
+        return
     guard(db, claim)
     db.execute(
         sa.update(runs)

@@ -44,10 +44,18 @@ def waiting(db: Connection, owner: str, limit: int) -> list[tuple[int, Event]]:
 
 
 @transaction
-def confirmed(db: Connection, ids: list[int]) -> None:
-    """Forget the events that the broker has; a run that has ended and has none left needs no owner any more."""
-    touched = list(db.execute(sa.select(outbox.c.run_id).where(outbox.c.id.in_(ids)).distinct()).scalars())
-    db.execute(sa.delete(outbox).where(outbox.c.id.in_(ids)))
+def confirmed(db: Connection, ids: list[int], owner: str | None = None) -> None:
+    """Forget the events that the broker has; a run that has ended and has none left needs no owner any more.
+
+    With `owner`, only what is still this worker's: when another one has taken over and has forgotten these rows, SQLite
+    may have given their ids to events that nobody has sent.
+    """
+    choice = sa.select(outbox.c.id, outbox.c.run_id).where(outbox.c.id.in_(ids))
+    if owner is not None:
+        choice = choice.join(runs, runs.c.id == outbox.c.run_id).where(runs.c.owner == owner)
+    found = db.execute(choice).all()
+    touched = {row.run_id for row in found}
+    db.execute(sa.delete(outbox).where(outbox.c.id.in_([row.id for row in found])))
     for run in touched:
         disown_if_drained(db, run)
 

@@ -120,6 +120,9 @@ sources = Table(
     Column("created_at", Instant, nullable=False),
     Column("synchronized_at", Instant),
     Column("remote_deletes", _name(8), doc="keep, trash or delete; none: as the instance is set"),
+    Column(
+        "placed_at", Instant, doc="when the newest order was sent that set URL and folder; none: none told its time"
+    ),
     Index(None, "url_key"),
     Index(None, "content_path"),
 )

@@ -10,21 +10,34 @@ import socket
 from pathlib import Path
 from typing import TextIO
 
+from ..domain.errors import ContentError
+from ..domain.storage import storage_failure
+
 
 class Identity:
-    """A name that no other worker has or ever had, and a lock file that is held for as long as the process lives."""
+    """A name that no other worker has or ever had, and a lock file that is held for as long as the process lives.
+
+    Raises `ContentError`.
+    """
 
     def __init__(self, folder: Path) -> None:
         host = re.sub(r"[^\w.-]", "_", socket.gethostname())[:60]
         self.name = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
-        folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / self.name
-        self._handle: TextIO | None = self._file.open("w")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle: TextIO | None = self._file.open("w")
+        except OSError as error:
+            place = f"RUNTIME_PATH ({folder.parent})"
+            known = storage_failure(error.errno, place)
+            raise ContentError(known.detail if known else f"{place} cannot be used: {error.strerror}") from error
         fcntl.flock(self._handle, fcntl.LOCK_EX)
 
-    def close(self) -> None:
+    def close(self, *, forget: bool = True) -> None:
+        """`forget` False: the next worker on this machine finds the name of a dead one, and takes back what it owned."""
         if self._handle is not None:
-            self._file.unlink(missing_ok=True)
+            if forget:
+                self._file.unlink(missing_ok=True)
             self._handle.close()
             self._handle = None
 

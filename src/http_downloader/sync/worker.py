@@ -28,6 +28,9 @@ RENEW_EVERY = 15.0
 POLL = 2.0
 """Seconds between two looks into the journal when nothing woke us: another process may have put a run there."""
 
+SHORTEST_REST, LONGEST_REST = 2.0, 300.0
+"""Seconds before a run goes on that the catalog has interrupted; longer each time in a row, as its site is asked anew."""
+
 STOPPING_TIME = 7.0
 """Seconds that a run has to end after it was told to stop. One that waits for a broker that is away never does."""
 
@@ -48,6 +51,9 @@ class Worker:
         self._settings = settings
         self._wake = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._unsure = False
+        """The catalog has not worked: it may give us runs that we do not perform, and leases may be about to end."""
+        self._rest = SHORTEST_REST
 
     def wake(self) -> None:
         """A run has been queued, or a slot has become free."""
@@ -71,15 +77,21 @@ class Worker:
 
     async def keep_leases(self) -> None:
         """Until cancelled. A lease that cannot be renewed runs out, and another worker takes over."""
+        pause = RENEW_EVERY
         while True:
-            await asyncio.sleep(RENEW_EVERY)
+            await asyncio.sleep(pause)
             try:
-                await self._calls(journal.renew, self._settings.owner, utcnow() + LEASE, self._runner.performed())
-            except CatalogError as error:
-                log.warning("leases could not be renewed", why=str(error))
+                await self._renew()
+                pause = RENEW_EVERY
+            except CatalogError:
+                self._unsure = True
+                pause = POLL
+
+    async def _renew(self) -> None:
+        await self._calls(journal.renew, self._settings.owner, utcnow() + LEASE, self._runner.performed())
 
     async def release_dead(self) -> None:
-        """Take back at once what a worker of this machine owned when it was killed."""
+        """Take back at once what a worker of this machine owned when it was killed, and sweep up after it."""
         folder = self._settings.workers_folder
         dead = await asyncio.to_thread(dead_workers, folder)
         if dead:
@@ -87,10 +99,10 @@ class Worker:
             forget(folder, dead)
             if count:
                 log.info("runs of a worker that died are taken up again", runs=count)
+            await self._runner.sweep()
 
     async def run_now(self, run: int, *, stop: asyncio.Event, waiting: Callable[[str], None]) -> Ending:
         """Perform one run to its end, with all its attempts, while a person waits. `waiting` is told why not yet."""
-        await self.release_dead()
         while True:
             claim = await self._claim(run)
             if claim is None:
@@ -149,21 +161,38 @@ class Worker:
     async def _fill(self) -> None:
         while len(self._running) < self._settings.slots:
             try:
+                await self._put_in_order()
                 claim = await self._claim()
-            except CatalogError as error:
-                log.error("the journal cannot be read", why=str(error))
+            except CatalogError:
+                self._unsure = True
                 return
             if claim is None:
                 return
             faults.at("worker.after_claim")
+            if (lost := self._running.get(claim.run)) is not None:
+                # Its lease ended while the catalog was locked, and now it is ours again: not twice at a time.
+                lost.cancel()
+                await asyncio.wait({lost})
             task = asyncio.create_task(self._perform(claim))
             self._running[claim.run] = task
+
+    async def _put_in_order(self) -> None:
+        """After a trouble with the catalog: keep what we perform, and put back what we own and do not perform."""
+        if not self._unsure:
+            return
+        self._unsure = False  # before we look: it may happen again meanwhile
+        await self._renew()
+        rest = timedelta(seconds=self._rest)
+        if await self._calls(journal.give_back, self._settings.owner, list(self._running), utcnow() + rest):
+            self._rest = min(2 * self._rest, LONGEST_REST)
 
     async def _perform(self, claim: Claim) -> None:
         try:
             await self._runner.perform(claim)
-        except CatalogError as error:
-            log.error("run interrupted, to be taken up again", run_id=claim.run_id, why=str(error))
+            self._rest = SHORTEST_REST
+        except CatalogError:
+            self._unsure = True
+            log.warning("run interrupted by the catalog, to be taken up again", run_id=claim.run_id)
         except Exception:
             # A defect of ours. The run is not lost: its lease runs out, and it is taken up again.
             log.exception("run interrupted, to be taken up again", run_id=claim.run_id)

@@ -5,6 +5,7 @@ Alembic is imported only when there is something to migrate: it takes a quarter 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 def _under_lock(engine: Engine, move: Callable[[Config, str], object], revision: str) -> None:
     """Two workers that start at once must not both migrate: one waits, then finds it done."""
-    with engine.connect() as db, _mariadb_lock(db), db.begin():
+    with engine.connect() as db, _mariadb_lock(db), _going_on(db), db.begin():
         if db.dialect.name == "postgresql":
             db.execute(sa.text(f"SET LOCAL lock_timeout = {int(PATIENCE * 1000)}"))
             db.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -88,3 +89,33 @@ def _mariadb_lock(db: Connection) -> Iterator[None]:
     finally:
         with db.begin():
             db.execute(sa.text("SELECT RELEASE_LOCK(:lock)"), {"lock": lock["lock"]})
+
+
+_CHANGES = (
+    (re.compile(r"^\s*(CREATE TABLE|CREATE (?:UNIQUE )?INDEX) (?!IF NOT EXISTS)"), r"\1 IF NOT EXISTS "),
+    (re.compile(r"^\s*(ALTER TABLE \S+ ADD COLUMN) (?!IF NOT EXISTS)"), r"\1 IF NOT EXISTS "),
+    (re.compile(r"^\s*(DROP TABLE|DROP INDEX) (?!IF EXISTS)"), r"\1 IF EXISTS "),
+    (re.compile(r"^\s*(ALTER TABLE \S+ DROP COLUMN) (?!IF EXISTS)"), r"\1 IF EXISTS "),
+)
+
+
+@contextmanager
+def _going_on(db: Connection) -> Iterator[None]:
+    """MariaDB commits each change of the schema by itself: a migration that was cut off has left some behind, and the
+    next try goes over them. MySQL does not know these words."""
+    if not getattr(db.dialect, "is_mariadb", False):
+        yield
+        return
+
+    def skip_what_is_there(
+        _db: object, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> tuple[str, object]:
+        for pattern, words in _CHANGES:
+            statement = pattern.sub(words, statement)
+        return statement, parameters
+
+    sa.event.listen(db, "before_cursor_execute", skip_what_is_there, retval=True)
+    try:
+        yield
+    finally:
+        sa.event.remove(db, "before_cursor_execute", skip_what_is_there)

@@ -39,7 +39,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_catalog")),
     )
     # Here, where one worker is at work at a time: two identities would give every run two names.
-    op.bulk_insert(catalog, [{"id": secrets.token_hex(4), "created_at": time.time_ns() // 1_000_000}])
+    if op.get_bind().execute(sa.select(catalog.c.id)).first() is None:  # else an earlier try was cut off after it
+        op.bulk_insert(catalog, [{"id": secrets.token_hex(4), "created_at": time.time_ns() // 1_000_000}])
     op.create_table(
         "sites", sa.Column("name", name(255), nullable=False), sa.PrimaryKeyConstraint("name", name=op.f("pk_sites"))
     )
