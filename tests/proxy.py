@@ -26,6 +26,7 @@ class Proxy:
 
     def __init__(self, target_port: int, host: str = "127.0.0.1") -> None:
         self.connections = 0  # taken so far, the slammed ones included: a client's attempts
+        self.held_questions = 0  # bytes that have come in from clients and wait here
         self._target = host, target_port
         self._open: set[_Line] = set()
         self._changed = threading.Condition()
@@ -125,7 +126,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data:
                 data = _received(source)
-                if not self._may_pass(line, is_answer=is_answer):
+                self.held_questions += 0 if is_answer else len(data)
+                may_pass = self._may_pass(line, is_answer=is_answer)
+                self.held_questions -= 0 if is_answer else len(data)
+                if not may_pass:
                     return
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 import pika
 
+from tests.broker_node import BrokerNode
 from tests.installation import wait_until
 
 PORT = int(os.environ.get("TEST_RABBITMQ_PORT", "5672"))
@@ -78,10 +81,18 @@ class Queues:
 
     def post(self, body: bytes | dict[str, Any], **properties: Any) -> None:
         """Post an order; waits until a service has declared the queue, since the broker drops what no queue takes."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         wait_until(lambda: self.exists("orders"), what="the orders queue")
+        self.publish(body, **properties)
+
+    def publish(self, body: bytes | dict[str, Any], **properties: Any) -> None:
+        """Post an order to a queue that is there."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         key = self.names["orders"]
         self.channel.basic_publish(self.exchange, key, data, pika.BasicProperties(delivery_mode=2, **properties))
+
+    def purge(self, name: str) -> int:
+        """Throw away what is in a queue; gives the number of messages."""
+        return int(self.channel.queue_purge(self.names[name]).method.message_count)
 
     def exists(self, name: str) -> bool:
         return self._messages(name) is not None
@@ -111,3 +122,37 @@ class Queues:
             if method is None:
                 return messages
             messages.append(Message(body, properties))
+
+
+class NodeQueues(Queues):
+    """Queues at the node that the tests stop and kill."""
+
+    def __init__(self, node: BrokerNode) -> None:
+        super().__init__()
+        self._node = node
+        self.vhost = "/"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return super().settings | {"RABBITMQ_PORT": str(self._node.port), "RABBITMQ_VHOST": self.vhost}
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def connect(self) -> None:
+        parameters = pika.ConnectionParameters("127.0.0.1", self._node.port, self.vhost)
+        self._connection = pika.BlockingConnection(parameters)
+        self.channel = self._connection.channel()
+
+    def disconnect(self) -> None:
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            self._connection.close()
+
+    def during_outage(self, end: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
+        """The node is gone while `then` is done, and is back afterwards."""
+        self.disconnect()
+        end()
+        then()
+        self._node.start()
+        self.connect()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.broker_node import BrokerNode, private_node
+from tests.queues import NodeQueues
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,9 @@ def node(only_node: BrokerNode) -> BrokerNode:
     """Up, whatever the test before did to it."""
     only_node.start()
     return only_node
+
+
+@pytest.fixture
+def node_queues(node: BrokerNode) -> Iterator[NodeQueues]:
+    with NodeQueues(node) as queues:
+        yield queues

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import socket
-import socketserver
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any
 
 import pika
 import pytest
 
 from tests.broker_node import BrokerNode
 from tests.installation import Installation, Service, wait_until
-from tests.queues import PORT, Message, Queues
+from tests.proxy import Proxy
+from tests.queues import PORT, Message, NodeQueues, Queues
 from tests.site import Action, FaultyExchange, FaultySite, Post, kind_of, status
 
 NO_BROKER = "no connection to the broker"
@@ -25,95 +24,6 @@ NO_BROKER = "no connection to the broker"
 
 class Raw(bytes):
     """A header's value as it goes over the wire, with its type in front."""
-
-
-class LossyLine(socketserver.ThreadingTCPServer):
-    """Stands between a service and the broker: what the broker says can get lost, and the connection can be cut."""
-
-    def __init__(self) -> None:
-        self.loses = False
-        self._sockets: list[socket.socket] = []
-        super().__init__(("127.0.0.1", 0), LossyConnection)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._sockets.append(request)
-        super().process_request(request, client_address)
-
-    def cut(self) -> None:
-        """End every connection; those that are made later lose nothing."""
-        self.loses = False
-        while self._sockets:
-            hang_up(self._sockets.pop())
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.cut()
-        self.server_close()
-
-
-class LossyConnection(socketserver.BaseRequestHandler):
-    server: LossyLine
-
-    def handle(self) -> None:
-        with socket.create_connection(("127.0.0.1", PORT)) as broker:
-            answers = threading.Thread(target=self._pass_on, args=(broker, self.request, lambda: self.server.loses))
-            answers.start()
-            self._pass_on(self.request, broker, lambda: False)
-            answers.join()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, loses: Callable[[], bool]) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if not loses():
-                    target.sendall(data)
-        hang_up(target)
-
-
-def hang_up(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-class NodeQueues(Queues):
-    """Queues at the node that the tests stop and kill."""
-
-    def __init__(self, node: BrokerNode) -> None:
-        super().__init__()
-        self._node = node
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return super().settings | {"RABBITMQ_PORT": str(self._node.port)}
-
-    def __enter__(self) -> Self:
-        self.connect()
-        return self
-
-    def connect(self) -> None:
-        self._connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self._node.port))
-        self.channel = self._connection.channel()
-
-    def disconnect(self) -> None:
-        with contextlib.suppress(pika.exceptions.AMQPError):
-            self._connection.close()
-
-    def during_outage(self, end: Callable[[], None], then: Callable[[], None] = lambda: None) -> None:
-        """The node is gone while `then` is done, and is back afterwards."""
-        self.disconnect()
-        end()
-        then()
-        self._node.start()
-        self.connect()
-
-
-@pytest.fixture
-def node_queues(node: BrokerNode) -> Iterator[NodeQueues]:
-    with NodeQueues(node) as queues:
-        yield queues
 
 
 def one_queue(queues: Queues) -> dict[str, str]:
@@ -182,16 +92,17 @@ def test_confirms_that_get_lost_repeat_events_under_the_same_id(
     install: Callable[..., Installation], queues: Queues
 ) -> None:
     """What the broker has, and could not say so before the connection broke, comes again: that alone, with the same id."""
-    with LossyLine() as line, FaultySite(posts(60)) as site:
-        machine = install(**one_queue(queues) | {"RABBITMQ_PORT": str(line.server_address[1])})
+    with Proxy(PORT) as line, FaultySite(posts(60)) as site:
+        machine = install(**one_queue(queues) | {"RABBITMQ_PORT": str(line.port)})
         with Service(machine) as service:
             site.file_latency = 0.02
             queues.post(order(site))
             queues.wait_for("synchronized", 5)
-            line.loses = True
+            line.hold_answers()
             served = len(site.requests("^/data/"))
             wait_until(lambda: len(site.requests("^/data/")) > served + 20, what="more files, and a batch of events")
             line.cut()
+            line.resume()
             wait_until(lambda: "run ended" in service.log, what="the end of the run")
             wait_until(lambda: service.log.count("connected to the broker") == 2, what="the connection")
             assert service.stop() == 0  # when its last event was confirmed

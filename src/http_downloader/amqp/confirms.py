@@ -14,6 +14,7 @@ from typing import Any
 import pika
 from pika import exceptions
 
+from .acceptance import Acceptance
 from .frames import Outgoing, published
 from .topology import ask
 
@@ -47,10 +48,11 @@ class Batch:
 class Publisher:
     """A channel in confirm mode: which messages are in flight, and what the broker says of them."""
 
-    def __init__(self, exchange: str, on_return: Callable[[str], None]) -> None:
+    def __init__(self, exchange: str, on_return: Callable[[str], None], acceptance: Acceptance) -> None:
         self.blocked = ""  # why the broker takes nothing at present
         self._exchange = exchange
         self._on_return = on_return
+        self._acceptance = acceptance
         self._channel: Any = None
         self._lost = False
         self._last_tag = 0
@@ -114,9 +116,17 @@ class Publisher:
         for tag in tags:
             if tag in self._in_flight:
                 message, batch = self._in_flight.pop(tag)
-                batch.settle(message.message_id, safe=not self._was_returned(message) and acked)
+                self._settle(message, batch, acked)
         if len(self._in_flight) <= MOST_UNCONFIRMED - CHUNK:
             self._roomy.set()
+
+    def _settle(self, message: Outgoing, batch: Batch, acked: bool) -> None:
+        returned = self._was_returned(message)
+        batch.settle(message.message_id, safe=acked and not returned)
+        if not acked:
+            self._acceptance.refused(message.routing_key)
+        elif not returned:
+            self._acceptance.took(message.routing_key)
 
     def _was_returned(self, message: Outgoing) -> bool:
         key = message.message_id, message.routing_key

@@ -8,20 +8,20 @@ Everything runs on one event loop, on which pika calls back too, so nothing here
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 
-import structlog
+import pika
 from pika import exceptions
 
+from .acceptance import Acceptance
 from .address import parse_address
 from .confirms import CHUNK, Batch
 from .deliveries import Delivery
 from .frames import Outgoing
-from .outage import LONGEST_PAUSE, REFUSALS, pauses, sentence
+from .outage import LONGEST_PAUSE, Outage, pauses, sentence
 from .session import Session
 from .topology import BrokerRefused, Topology, ask_apart
-
-log = structlog.get_logger(__name__)
 
 
 class Broker:
@@ -47,19 +47,24 @@ class Broker:
         self._up = asyncio.Event()
         self._arrived = asyncio.Event()  # a delivery, or the end of consuming
         self._stopped = False
-        self._problem: str | None = "not connected yet"
-        self._told = 0  # how much of this outage was logged: nothing, its begin, that a person has to act
+        self._outage = Outage(f"{self._parameters.host}:{self._parameters.port}")
+        self._acceptance = Acceptance()
 
     @property
     def is_connected(self) -> bool:
         return self._session is not None
 
     @property
+    def is_blocked(self) -> bool:
+        """Connected, but the broker reads nothing of what it is told: it is short of memory or disk space."""
+        return self._session is not None and bool(self._session.publisher.blocked)
+
+    @property
     def last_problem(self) -> str | None:
-        """Why there is no connection, or why the broker takes no messages; None when all is well."""
+        """Why there is no connection, or why the broker or a queue takes no messages; None when all is well."""
         if self._session is not None and self._session.publisher.blocked:
             return f"the broker takes no messages for now: {self._session.publisher.blocked}"
-        return self._problem
+        return self._outage.problem or self._acceptance.problem
 
     async def connected(self) -> None:
         """Wait until connected and everything is declared."""
@@ -70,13 +75,14 @@ class Broker:
         loop = asyncio.get_running_loop()
         attempts = pauses()
         while True:
-            session = Session(self._parameters, self._topology, self._is_down)
+            session = Session(self._parameters, self._topology, self._is_down, self._acceptance)
             began = loop.time()
             try:
                 reason = await self._live(session)
             finally:
+                self._outage.close()
                 await session.close()
-            self._report(reason)
+            self._outage.disconnected(reason)
             if loop.time() - began > 2 * LONGEST_PAUSE:  # it stood; a flapping one is not worth a quick retry
                 attempts = pauses()
             await asyncio.sleep(next(attempts))
@@ -98,6 +104,30 @@ class Broker:
             await asyncio.sleep(0)
         await batch.settled.wait()
         return batch.safe - batch.unsafe - {message.message_id for message in messages[sent:]}
+
+    async def publish_apart(self, message: Outgoing) -> bool:
+        """Publish one message on a channel of its own, so that what the broker has against it harms nothing else.
+        Whether it is safe; if not, it has to be published again. Waits for a connection.
+
+        Raises BrokerRefused when the broker closes that channel over it.
+        """
+        session = await self._ready()
+        try:
+            return await session.publish_apart(message)
+        except exceptions.AMQPError:
+            return False  # the connection is lost
+
+    async def takes_messages(self) -> None:
+        """Wait until the broker takes a message: one for a queue that is not there, so that it is thrown away."""
+        nowhere = f"http-downloader.nowhere.{uuid.uuid4()}"
+        properties = pika.BasicProperties(expiration="0")  # where an alternate exchange catches what has no queue
+        probe = Outgoing(routing_key=nowhere, body=b"", message_id=nowhere, properties=properties)
+        while True:
+            session = await self._ready()
+            await self.publish([probe])
+            await self.publish([probe])  # in an alarm the broker takes the first message of a connection, then no more
+            if self._session is session:  # or the broker has ended it over this message
+                return
 
     async def next_deliveries(self, most: int) -> list[Delivery]:
         """Wait for at least one delivery, and give up to `most`; an empty list once consuming was stopped."""
@@ -121,7 +151,7 @@ class Broker:
         self._stopped = True
         self._arrived.set()
         if self._session is not None:
-            await self._session.deliveries.stop()
+            await self._session.deliveries.stop(ask_broker=not self.is_blocked)
 
     async def message_count(self, queue: str) -> int:
         """The number of messages that are ready in `queue`. Waits for a connection.
@@ -160,22 +190,9 @@ class Broker:
         self._session = session
         self._up.set()
         self._arrived.set()
-        self._problem, self._told = None, 0
-        log.info("connected to the broker", broker=self._place)
+        self._outage.connected()
 
     def _is_down(self) -> None:
         """Called at the very moment of the loss, or a caller who repeats a publish would meet the dead session."""
         self._session = None
         self._up.clear()
-
-    def _report(self, reason: Exception) -> None:
-        """One line when an outage begins, and at most a second one when it turns out to be a refusal."""
-        self._problem = sentence(reason)
-        grade = 2 if isinstance(reason, REFUSALS) else 1
-        if grade > self._told:
-            self._told = grade
-            log.warning("no connection to the broker, trying again", broker=self._place, problem=self._problem)
-
-    @property
-    def _place(self) -> str:
-        return f"{self._parameters.host}:{self._parameters.port}"

@@ -33,6 +33,11 @@ class Delivery:
     deliveries: Deliveries = field(repr=False)
     tag: int = field(repr=False)
 
+    @property
+    def is_open(self) -> bool:
+        """It may be acked. False after its connection was lost, too: then the broker delivers it again."""
+        return self.deliveries.is_unsettled(self.tag)
+
 
 class Deliveries:
     """The deliveries of one channel: those that wait here, and those that may be acked."""
@@ -59,6 +64,9 @@ class Deliveries:
             consumer_tag=CONSUMER_TAG,
         )
 
+    def is_unsettled(self, tag: int) -> bool:
+        return tag in self._unacked
+
     def take(self, most: int) -> list[Delivery]:
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
@@ -70,10 +78,13 @@ class Deliveries:
         if self._settles(tag):
             self.channel.basic_nack(tag, requeue=True)
 
-    async def stop(self) -> None:
+    async def stop(self, *, ask_broker: bool = True) -> None:
+        """ask_broker: false when it would not hear. What waits here then goes back with the connection."""
         if not self._consuming:
             return
         self._consuming = False
+        if not ask_broker:
+            return
         try:
             async with asyncio.timeout(CANCELLING_TIME):
                 await ask(self.channel, "basic_cancel", consumer_tag=CONSUMER_TAG)

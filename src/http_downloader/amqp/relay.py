@@ -38,6 +38,8 @@ class Relay:
         self._owner = owner
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._safe: list[int] = []
+        """Rows whose events the broker has, and that are still in the outbox."""
 
     def wake(self) -> None:
         self._wake.set()
@@ -63,8 +65,8 @@ class Relay:
                     await self.adopt()
                 while await self._relay_batch():
                     pass
-            except CatalogError as error:
-                log.error("events cannot be relayed", why=str(error))
+            except CatalogError:
+                pass  # said by the catalog itself; what is there is relayed when it works again
             try:
                 async with asyncio.timeout(PAUSE):
                     await self._wake.wait()
@@ -91,6 +93,7 @@ class Relay:
             return await self._relay_waiting()
 
     async def _relay_waiting(self) -> bool:
+        await self._forget()
         waiting = await self._calls(outbox.waiting, self._owner, BATCH)
         if not waiting:
             return False
@@ -104,8 +107,14 @@ class Relay:
         safe = await self._broker.publish([message for _, message in messages.values()])
         faults.at("relay.before_forget")
         done += [row for message_id in safe for row in messages[message_id][0]]
-        if done:
-            await self._calls(outbox.confirmed, done)
+        self._safe += done
+        await self._forget()
         # Who adds an event wakes us. Only the last event of a run may have waited here for others of that run.
         held_back = len(waiting) == BATCH or any(not event.ends_run for _, event in waiting)
         return bool(done) and held_back
+
+    async def _forget(self) -> None:
+        """Before anything is sent again: while the catalog cannot be written, the same events would go out for ever."""
+        if self._safe:
+            await self._calls(outbox.confirmed, self._safe, self._owner)
+            self._safe = []

@@ -12,11 +12,13 @@ import structlog
 from pika import exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 
-from .confirms import Publisher
+from .acceptance import Acceptance
+from .confirms import Batch, Publisher
 from .deliveries import Deliveries
+from .frames import Outgoing
 from .headers import read_any_time
-from .outage import LONGEST_PAUSE, SessionEnded, root_of
-from .topology import Topology, ensure, open_channel, settle
+from .outage import LONGEST_PAUSE, SessionEnded, alarm, root_of
+from .topology import BrokerRefused, Topology, ensure, open_channel, settle
 
 log = structlog.get_logger(__name__)
 
@@ -31,13 +33,20 @@ CLOSING_TIME = 5.0
 class Session:
     """`on_loss` is called at the very moment of the loss, which `lost` then gives the reason of."""
 
-    def __init__(self, parameters: pika.URLParameters, topology: Topology, on_loss: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parameters: pika.URLParameters,
+        topology: Topology,
+        on_loss: Callable[[], None],
+        acceptance: Acceptance,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[Exception] = loop.create_future()  # its result is the reason
-        self.publisher = Publisher(topology.exchange, self._returned)
+        self.publisher = Publisher(topology.exchange, self._returned, acceptance)
         self.deliveries = Deliveries()
         self._topology = topology
         self._on_loss = on_loss
+        self._acceptance = acceptance
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._untaken: asyncio.Future[str] = loop.create_future()  # a queue of ours that took no message
@@ -61,17 +70,40 @@ class Session:
         self.deliveries.channel = await self._open_channel()
         self.deliveries.channel.add_on_cancel_callback(self._consumer_cancelled)
 
+    async def publish_apart(self, message: Outgoing) -> bool:
+        """Raises BrokerRefused, or pika's AMQPError when the connection is lost before it is sent."""
+        if self.publisher.blocked:
+            return False
+        channel = await open_channel(self.connection)
+        publisher, batch = Publisher(self._topology.exchange, self._returned, self._acceptance), Batch()
+        reasons: list[Exception] = []
+        channel.add_on_close_callback(lambda _channel, reason: reasons.append(reason))
+        channel.add_on_close_callback(lambda _channel, _reason: publisher.abandon())
+        try:
+            await publisher.start(channel)
+            publisher.send([message], batch)
+            await batch.settled.wait()
+        finally:
+            if channel.is_open:
+                channel.close()
+        if reasons and isinstance(refusal := reasons[0], exceptions.ChannelClosedByBroker):
+            raise BrokerRefused(f"a message for queue {message.routing_key!r}", refusal.reply_code, refusal.reply_text)
+        return message.message_id in batch.safe
+
     async def watch(self) -> Exception:
         """Wait for the end, and give its reason. Declare again what took no message: somebody deleted it."""
         while True:
             await _either(self.lost, self._untaken)
             if self.lost.done():
                 return self.lost.result()
-            log.warning("a queue took no message, declaring it again", queue=self._untaken.result())
-            await ensure(self.connection, self._topology)
+            await self._declare_again(self._untaken.result())
             # It may be returned again for a reason that declaring does not heal: not in a tight loop.
             await asyncio.wait({self.lost}, timeout=LONGEST_PAUSE)
             self._untaken = asyncio.get_running_loop().create_future()
+
+    async def _declare_again(self, queue: str) -> None:
+        made = await ensure(self.connection, self._topology)
+        self._acceptance.returned(queue, was_missing=queue in made)
 
     async def close(self) -> None:
         self._lose(SessionEnded("closed"))
@@ -81,6 +113,8 @@ class Session:
         try:
             if not self._opened.done() and self.connection._transport is not None:
                 self._cut()  # closing in the middle of the handshake trips over an assertion of pika's
+            elif self.publisher.blocked:
+                self._cut()  # it reads no goodbye now; what was acked it reads later, up to the end of the connection
             elif not self.connection.is_closing:
                 self.connection.close()  # consumers and channels first, pika sees to that
             await self._closed
@@ -120,8 +154,8 @@ class Session:
             settle(self._untaken, queue)
 
     def _blocked(self, _connection: AsyncioConnection, frame: Any) -> None:
-        self.publisher.block(frame.method.reason or "an alarm")
-        log.warning("the broker takes no messages for now", problem=frame.method.reason)
+        self.publisher.block(alarm(frame.method.reason))
+        log.warning("the broker takes no messages for now", problem=self.publisher.blocked)
 
     def _unblocked(self, _connection: AsyncioConnection, _frame: Any) -> None:
         self.publisher.block("")

@@ -40,8 +40,8 @@ class Topology:
     durable: bool
 
 
-async def ensure(connection: AsyncioConnection, topology: Topology) -> None:
-    """Make what is missing of `topology`, and bind every queue under its own name.
+async def ensure(connection: AsyncioConnection, topology: Topology) -> set[str]:
+    """Make what is missing of `topology`, and bind every queue under its own name. Returns the queues that were missing.
 
     Raises BrokerRefused, or pika's AMQPError when the connection is lost meanwhile.
     """
@@ -54,25 +54,31 @@ async def ensure(connection: AsyncioConnection, topology: Topology) -> None:
             {"exchange": exchange},
             {"exchange_type": "direct", "durable": True},
         )
+    made = set()
     for queue in topology.queues:
-        await _ensure_declared(
+        if await _ensure_declared(
             connection, f"queue {queue!r}", "queue_declare", {"queue": queue}, {"durable": topology.durable}
-        )
+        ):
+            made.add(queue)
         if exchange:
             binding = f"the binding of queue {queue!r} to exchange {exchange!r}"
             names = {"queue": queue, "exchange": exchange, "routing_key": queue}
             await ask_apart(connection, binding, "queue_bind", **names)
+    return made
 
 
 async def _ensure_declared(
     connection: AsyncioConnection, what: str, declare: str, name: dict[str, str], arguments: dict[str, object]
-) -> None:
+) -> bool:
+    """Whether it was missing."""
     try:
         await ask_apart(connection, what, declare, **name, passive=True)
     except BrokerRefused as refusal:
         if refusal.code != NOT_FOUND:
             raise
         await ask_apart(connection, what, declare, **name, **arguments)
+        return True
+    return False
 
 
 async def ask_apart(connection: AsyncioConnection, what: str, method: str, **arguments: object) -> Any:

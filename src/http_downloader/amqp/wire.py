@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pika
@@ -99,6 +100,14 @@ def order_message(order: Mapping[str, Any], *, queue: str, message_id: str) -> O
         message_id=message_id,
         properties=pika.BasicProperties(content_type="application/json", timestamp=int(time.time())),
     )
+
+
+def sent_at(properties: pika.BasicProperties) -> datetime | None:
+    """When its sender made a message, as far as it says so: seconds since 1970, which nobody checks on the way."""
+    seconds = properties.timestamp
+    if not isinstance(seconds, int) or seconds <= 0:
+        return None
+    return datetime.fromtimestamp(min(seconds, time.time()), UTC)  # not later than now: some give milliseconds
 
 
 def short(text: str | None) -> str | None:
