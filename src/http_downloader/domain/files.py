@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 UNAVAILABLE_AFTER_RUNS = 3
 """A file that answers 404 or 410 in so many runs is *unavailable* and no longer fails its run."""
 
+LONGEST_FOLDER = 255
+"""Bytes of one folder's name."""
+
 UNAVAILABLE_RETRY = timedelta(days=7)
 """How long an unavailable file is left alone before it is tried again."""
 
@@ -102,6 +105,16 @@ def distinct_name(filename: str, remote_id: str) -> str:
     mark = hashlib.sha256(remote_id.encode(errors="surrogatepass")).hexdigest()[:8]
     stem = filename.removesuffix(suffix).encode(errors="ignore")
     return f"{stem[: 240 - len(suffix.encode(errors='surrogatepass'))].decode(errors='ignore')}~{mark}{suffix}"
+
+
+def fitting_folder(segment: str) -> str:
+    """A folder's name as every file system takes it: at most 255 bytes, cut between two characters, and two long
+    names that begin alike stay two.
+
+    >>> len(fitting_folder("ä" * 200).encode())
+    249
+    """
+    return segment if len(segment.encode(errors="surrogatepass")) <= LONGEST_FOLDER else distinct_name(segment, segment)
 
 
 def file_key(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .characters import visible
 from .reasons import Reason
 
 NARROWING_WHEN_SET = (
@@ -25,18 +26,24 @@ NARROWING_WHEN_FALSE = ("videos", "children", "download")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """One reason why a listing is not complete; `detail` says where."""
+    """One reason why a listing is not complete; `detail` says where, in one line that may be shown."""
 
     reason: Reason
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", visible(self.detail))  # it repeats what the site said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What made a listing, a transfer or the gallery process fail."""
+    """What made a listing, a transfer or the gallery process fail; `detail`: one line that may be shown."""
 
     reason: Reason
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", visible(self.detail))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
+from .characters import CONTROL
 from .errors import OrderFault, OrderRejected
 from .removals import RemoteDeletes
+from .secrets import masked, without_secret_parameters
 
 MAX_BODY = 256 * 1024
 """Bytes. An order is a few hundred bytes; this bounds what garbage may cost."""
@@ -33,8 +35,7 @@ FORBIDDEN_PREFIXES = frozenset({"recursive", "r", "oauth", "ytdl", "youtube-dl",
 """gallery-dl pseudo sites that read local files, open ports, or do nothing and report success."""
 
 _URL = re.compile(r"(?:(?P<prefix>[A-Za-z0-9][A-Za-z0-9_.-]*):)?(?P<address>(?i:https?)://\S+)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line separators, direction overrides and lone surrogates."""
+_CONTROL = re.compile(f"[{CONTROL}]")
 _WEB = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*:)?https?:", re.IGNORECASE)
 _BEFORE_HOST = re.compile(r"^(.*?//)?.*@", re.DOTALL)
 _UNSEEN = re.compile(
@@ -163,7 +164,7 @@ def default_content_path(url: str) -> str:
     'danbooru.donmai.us/posts-tags-cat-hat'
     """
     match = _URL.fullmatch(url)
-    address = urlsplit(match["address"] if match else url)
+    address = urlsplit(without_secret_parameters(match["address"] if match else url))
     words = re.findall(r"[\w.]+", unquote(f"{address.path} {address.query}"))
     name = _cut("-".join(words).strip(".-"), 120).strip(".-") or "gallery"
     host = _cut(re.sub(r"[^\w.-]", "_", address.netloc.lower()).strip("."), MAX_SEGMENT_BYTES).strip(".") or "site"
@@ -218,4 +219,4 @@ def _show(value: object) -> str:
 
 def _show_url(value: str) -> str:
     """The same for a URL, without what may be a user name and password in it."""
-    return _show(_BEFORE_HOST.sub(r"\1***@", value))
+    return _show(masked(_BEFORE_HOST.sub(r"\1***@", value)))

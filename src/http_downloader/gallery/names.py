@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
+import time
 from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 
 from ..domain.files import FileState, distinct_name
+from .disk import Disk
+from .folders import OutsideFolderError, UnusableNameError, naming, opened, spelling
 from .landing import Landing, LandingLog
 from .messages import RunRequest
 
 LONGEST_NAME = 240
 """Bytes. File systems allow 255; the temporary name is longer than the final one."""
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
-
-class OutsideFolderError(Exception):
-    """A name or folder from the site's metadata would leave the source's folder."""
+LONGEST_PATH = 3700
+"""Bytes of a folder with CONTENT_ROOT in front. The kernel takes 4,095 of a whole path, and the trash needs some."""
+DEEPEST = 100
+"""Folders in each other. Step by step we could make more than most programs can read, or remove."""
 
 
 class Standing(Enum):
@@ -44,16 +46,19 @@ class Place:
 class Names:
     """The paths of one source while a run goes on."""
 
-    def __init__(self, request: RunRequest, held_elsewhere: Callable[[str], bool]) -> None:
+    def __init__(self, request: RunRequest, disk: Disk, held_elsewhere: Callable[[str], bool]) -> None:
         self.root = request.content_root
+        self._disk = disk
         self.base = request.content_path
         self._held_elsewhere = held_elsewhere
         self._shared = request.shares_folder
         self._holders = {known.path: remote_id for remote_id, known in request.known.items() if known.path}
         self._known = request.known
-        self._log = LandingLog(request.landing_log)
-        self._safe_folders: set[str] = set()
+        self._log = LandingLog(request.landing_log, disk)
         self._made_folders: set[str] = set()
+        self._folders: dict[str, str] = {self.base: self.base}
+        """Those that were looked at, each as the disk spells it."""
+        self._begun = time.time()
         self._turn = threading.RLock()
         """Lanes ask here, too: what one has taken, the other must see."""
         for landing in self._log.landings.values():
@@ -61,17 +66,36 @@ class Names:
                 self._holders.setdefault(landing.path, landing.remote_id)
 
     def check_base(self) -> None:
-        """Raises `OutsideFolderError` when the source's folder is, or lies behind, a symlink."""
-        self._check_folder(self.base)
+        """Raises `UnusableNameError` when the source's folder is, or lies behind, a symlink, or is another's here."""
+        spelt = self._look_at(self.base, above="")
+        if spelt != self.base:
+            raise UnusableNameError(
+                f"the folder {self.base!r} is the same as {spelt!r} on this disk, which does not tell them apart"
+            )
+
+    def check_folder(self, folder: str) -> str:
+        """The folder as the disk spells it. It must lie in the source's own, by its words and on the disk: `..` and
+        symlinks lead elsewhere. Raises `UnusableNameError`."""
+        with self._turn:
+            if folder not in self._folders:
+                if not folder.startswith(self.base + "/"):
+                    raise OutsideFolderError(f"the folder {folder!r} is outside of {self.base!r}")
+                if any(segment in ("", ".", "..") for segment in folder.split("/")):
+                    raise OutsideFolderError(f"the folder {folder!r} has a segment that leads elsewhere")
+                if folder.count("/") >= DEEPEST or len(f"{self.root}/{folder}".encode()) > LONGEST_PATH:
+                    raise UnusableNameError(f"the folder {folder[:80]!r}… is too deep or too long")
+                self._folders[folder] = self._look_at(folder, above=self.base)
+            return self._folders[folder]
 
     def settle(self, path: str, remote_id: str) -> Place:
         """Take `path` for a remote file, or the next name of its own if another remote file holds it."""
         folder, _, name = path.rpartition("/")
-        wanted = name if 0 < len(name.encode()) <= LONGEST_NAME else distinct_name(name, remote_id)
+        fits = 0 < len(name.encode()) <= LONGEST_NAME and name not in (".", "..")
+        wanted = name if fits else distinct_name(name, remote_id)
         salt = remote_id
         with self._turn:
-            self._check_folder(folder)
-            while self._is_held(f"{folder}/{wanted}", remote_id):
+            folder = self.check_folder(folder)
+            while self._is_held(f"{folder}/{wanted}", remote_id) or self._is_spelt_otherwise(folder, wanted):
                 wanted = distinct_name(name, salt)
                 salt += "~"
             path = f"{folder}/{wanted}"
@@ -85,8 +109,20 @@ class Names:
 
     def can_adopt(self, path: str, remote_id: str) -> bool:
         """Whether a file lies at `path` that nobody has registered."""
+        folder, _, name = path.rpartition("/")
         with self._turn:
-            return not self._is_held(path, remote_id) and self.standing(path) is not Standing.FREE
+            if self._is_held(path, remote_id) or self.standing(path) is Standing.FREE:
+                return False
+            return not self._is_spelt_otherwise(folder, name) and self.was_there_before(path)
+
+    def was_there_before(self, path: str) -> bool:
+        """Whether a file that was found may be taken for the remote file of that name without a look at the bytes. One
+        that has come since this run began, or that lies where other sources put theirs, may be another's: the catalog
+        does not know it yet."""
+        try:
+            return not self._shared and os.lstat(f"{self.root}/{path}").st_ctime < self._begun
+        except OSError:
+            return False
 
     def standing(self, path: str) -> Standing:
         if not self.is_file(path):
@@ -101,13 +137,43 @@ class Names:
             return False
 
     def will_land(self, path: str, remote_id: str, url: str) -> None:
-        """Make its folder, and note, before a file gets its final name, that it comes from this run."""
+        """Make its folder, and note, before a file gets its final name, that it comes from this run.
+
+        Raises `StorageError`, `UnusableNameError`.
+        """
         folder = path.rpartition("/")[0]
         with self._turn:
             self._log.note(Landing(path, remote_id, url))
+        self._log.secure()  # not in turn: lanes wait for the disk together
+        with self._turn:
             if folder not in self._made_folders:
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
+                self._disk.make_folder(folder)
                 self._made_folders.add(folder)
+
+    def move(self, source: str, path: str, *, replace: bool, lasting: bool = False) -> bool:
+        """Give a whole file its final name. Never over another file unless told so: False when one of that name has
+        come meanwhile. `source` is absolute; it is not taken away before the new name is `lasting`.
+
+        Raises `UnusableNameError`.
+        """
+        folder, _, name = path.rpartition("/")
+        with opened(self.root, folder) as place, naming(path):
+            if not replace:
+                try:
+                    os.link(source, name, dst_dir_fd=place)
+                except FileExistsError:
+                    return False
+                except OSError:
+                    # No hard links on this file system: look, then rename.
+                    if _is_there(name, place):
+                        return False
+                else:
+                    if lasting:
+                        self._disk.secure_folder(place)
+                    os.unlink(source)
+                    return True
+            os.replace(source, name, dst_dir_fd=place)
+            return True
 
     def left_behind(self, told: Container[str]) -> list[Landing]:
         """Files that have landed, in this process or in one that was killed, and that nobody was told of: neither now
@@ -143,20 +209,27 @@ class Names:
             return holder != remote_id
         return self._shared and self._held_elsewhere(path)
 
-    def _check_folder(self, folder: str) -> None:
-        """The folder must lie in the source's own, by its words and on the disk: `..` and symlinks lead elsewhere."""
-        if folder in self._safe_folders:
-            return
-        if folder != self.base and not folder.startswith(self.base + "/"):
-            raise OutsideFolderError(f"the folder {folder!r} is outside of {self.base!r}")
-        if any(segment in ("", ".", "..") for segment in folder.split("/")):
-            raise OutsideFolderError(f"the folder {folder!r} has a segment that leads elsewhere")
-        real = self.root.resolve() / folder
-        if Path(f"{self.root}/{folder}").resolve() != real:
-            raise OutsideFolderError(f"the folder {folder!r} leads through a symlink")
-        self._safe_folders.add(folder)
+    def _is_spelt_otherwise(self, folder: str, name: str) -> bool:
+        """Whether the file that is found under this name has another one: it is another remote file's, or a stranger."""
+        return spelling(f"{self.root}/{folder}", name) != name
+
+    def _look_at(self, folder: str, *, above: str) -> str:
+        """The folder as the disk spells it, as far as it is there; that of `above` is known."""
+        spelt = above
+        for segment in folder[len(above) :].strip("/").split("/"):
+            here = f"{self.root}/{spelt}".rstrip("/")
+            spelt = f"{spelt}/{spelling(here, segment)}".strip("/")
+            with naming(folder), suppress(FileNotFoundError, NotADirectoryError):
+                mode = os.lstat(f"{self.root}/{spelt}").st_mode
+                if not stat.S_ISDIR(mode):
+                    what = "a symlink" if stat.S_ISLNK(mode) else f"{spelt!r}, which is no folder"
+                    raise OutsideFolderError(f"the folder {folder!r} leads through {what}")
+        return spelt
 
 
-def clean(text: str) -> str:
-    """Lone surrogates cannot be written to a disk: one of them would end the whole listing."""
-    return _SURROGATES.sub("_", text)
+def _is_there(name: str, folder: int) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -95,10 +95,11 @@ class Refresh(Transfer):
     def _replace(self) -> None:
         self.call("file")
         self._point(str(self._known.path))
+        self.pathfmt.set_mtime(self.pathfmt.temppath)
+        self.run.disk.secure_file(self.pathfmt.temppath)
         self.run.names.will_land(str(self._known.path), self.remote_id, self.url)
-        os.replace(self.pathfmt.temppath, self.pathfmt.realpath)
+        self.run.names.move(self.pathfmt.temppath, str(self._known.path), replace=True)
         self._came_in = True
-        self.pathfmt.set_mtime()
         self._landed()
 
 

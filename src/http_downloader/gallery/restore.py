@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
+from .folders import UnusableNameError
 from .lanes import Lane
-from .names import OutsideFolderError, Standing
-from .transfer import Transfer, move
+from .names import Standing
+from .transfer import Transfer
 
 if TYPE_CHECKING:
     from .job import MirrorJob
@@ -30,7 +31,7 @@ class Restore(Transfer):
     def rehearse(self) -> None:
         try:
             place = self.run.names.settle(self._trashed.path, self.remote_id)
-        except OutsideFolderError as error:
+        except UnusableNameError as error:
             self._fail(Failure(reason=Reason.FILES_FAILED, detail=str(error)))
             return
         if place.standing is not Standing.FREE or self._measure() is None:
@@ -74,8 +75,9 @@ class Restore(Transfer):
         if place.standing is not Standing.FREE:  # another file has taken the name meanwhile
             return False
         names.will_land(place.path, self.remote_id, self.url)
-        if not move(self._source, self.pathfmt.realpath, replace=False):
+        if not names.move(self._source, place.path, replace=False, lasting=True):
             return False
+        self.run.disk.secure_name(self._source)
         self.job.log.info("restored from the trash: %s", self.pathfmt.filename)
         self.run.hooks.on_file_downloaded(
             self.remote_id, self.pathfmt.realpath, self.url, self.kwdict, measured, self._validator

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+
+import structlog
 
 from .. import faults
 from ..catalog import journal
@@ -11,6 +14,8 @@ from ..catalog.engine import utcnow
 from ..catalog.journal import Submitted
 from ..domain.orders import Order
 from ..gallery.pool import GalleryPool
+
+log = structlog.get_logger(__name__)
 
 
 class Intake:
@@ -25,6 +30,7 @@ class Intake:
         *,
         message_id: str | None = None,
         correlation_id: str | None = None,
+        sent_at: datetime | None = None,
         redelivered: bool = False,
     ) -> Submitted:
         """Journal a valid order. Raises `OrderRejected` when gallery-dl does not know its URL, `CatalogError`."""
@@ -37,8 +43,17 @@ class Intake:
             now=utcnow(),
             message_id=message_id,
             correlation_id=correlation_id,
+            sent_at=sent_at,
             redelivered=redelivered,
         )
         faults.at("intake.after_journal")
+        if submitted.outdated:
+            log.warning(
+                "a newer order has said where this source is: this one does not move it",
+                source_id=order.source_id,
+                url=order.url,
+                content_path=order.content_path,
+                message_id=message_id,
+            )
         self._wake()
         return submitted
