@@ -1,5 +1,6 @@
 """A gallery that misbehaves when it is told to, and that remembers what was asked of it."""  # noqa: A005
 
+import gzip
 import hashlib
 import json
 import math
@@ -33,17 +34,21 @@ __all__ = [
     "Record",
     "Response",
     "Rule",
+    "chunked",
     "cut",
     "direct_picture",
     "drip",
     "empty_listing",
+    "gzipped",
     "hang",
     "hang_up",
     "login_page",
+    "part_of",
     "raw",
     "redirect",
     "set_cookie",
     "status",
+    "verbatim",
 ]
 
 Action = Callable[["FaultyExchange"], None]
@@ -111,6 +116,61 @@ def cut(after: int | None = None, promise: bool = True) -> Action:
         headers = {"Content-Length": str(len(usual.body))} if promise else {}
         exchange.send_head(usual, {**headers, "Connection": "close"})
         exchange.deliver(usual.body[: len(usual.body) // 2 if after is None else after])
+        exchange.close_connection = True
+
+    return act
+
+
+def chunked(body: bytes | None = None, *, piece: int = 1000, cut_off: bool = False) -> Action:
+    """Answer in chunks, so that no length is told; `cut_off`: close the connection before the last of them."""
+
+    def act(exchange: "FaultyExchange") -> None:
+        usual = exchange.usual()
+        exchange.send_head(usual, {"Transfer-Encoding": "chunked"})
+        content = usual.body if body is None else body
+        chunks = [content[start : start + piece] for start in range(0, len(content), piece)]
+        for chunk in chunks[:-1] if cut_off else chunks:
+            exchange.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if cut_off:
+            exchange.close_connection = True
+        else:
+            exchange.deliver(b"0\r\n\r\n")
+
+    return act
+
+
+def gzipped(body: bytes | None = None, *, times: int = 1) -> Action:
+    """Answer 200 with a body that is packed, so many times over."""
+
+    def pack(content: bytes) -> bytes:
+        for _ in range(times):
+            content = gzip.compress(content, 6)
+        return content
+
+    packed = None if body is None else pack(body)
+
+    def act(exchange: "FaultyExchange") -> None:
+        usual = exchange.usual()
+        content = pack(usual.body) if packed is None else packed
+        encoding = {"Content-Encoding": ", ".join(["gzip"] * times)}
+        exchange.send(replace(usual, body=content, headers={**usual.headers, **encoding}))
+
+    return act
+
+
+def part_of(body: bytes, start: int, total: int | None = None, headers: Mapping[str, str] | None = None) -> Action:
+    """Answer 206 with what is said to be the rest of a file from byte `start` on, whatever was asked for."""
+    span = {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{start + len(body) if total is None else total}"}
+    return _answer(Response(status=206, headers={**span, **(headers or {})}, body=body, content_type="image/png"))
+
+
+def verbatim(*pieces: bytes, interval: float = 0.0) -> Action:
+    """Send exactly these bytes, head and all, with `interval` seconds between; then close the connection."""
+
+    def act(exchange: "FaultyExchange") -> None:
+        for piece in pieces:
+            exchange.wfile.write(piece)
+            exchange.site.pause(interval)
         exchange.close_connection = True
 
     return act
@@ -488,7 +548,7 @@ class FaultySite(GallerySite):
                     "created_at": int(post.created_at.timestamp()),
                     "md5": post.md5,
                 }
-                | ({} if post.hidden else {"file_url": self.file_url(post)})
+                | ({} if post.hidden else {"file_url": self.file_url(post), **post.told})
                 for post in posts[(page - 1) * size : page * size]
             ]
         )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from http_downloader.gallery.network import is_allowed
+from http_downloader.gallery.network import ForbiddenAddress, check_behind_proxy, is_allowed, proxies_in
 from tests.installation import Installation
 from tests.site import FaultySite, Post, redirect
 
@@ -132,6 +132,120 @@ def test_a_network_that_is_allowed(install: Callable[..., Installation]) -> None
         assert len(machine.on_disk()) == 1
 
 
+def test_a_name_that_leads_to_a_local_address(install: Callable[..., Installation]) -> None:
+    """A name of the site's own choosing is looked up first, and its address is what counts: no connection."""
+    machine = install(ALLOW_PRIVATE_ADDRESSES=False, SYNC_ATTEMPTS=4, SYNC_RETRY_DELAY=0.05)
+    with FaultySite([Post(id=1)]) as site:
+        done = machine.sync(f"Danbooru:http://localhost:{site.port}/posts?tags=demo", "--to", "a", "--quiet")
+        assert done.returncode == 5
+        assert f"port {site.port} refused: private and local addresses are not allowed" in done.stderr
+        assert (site.log, site.max_connections) == ([], 0)
+
+
+def test_looking_at_a_url_connects_to_nobody(install: Callable[..., Installation], bystander: Bystander) -> None:
+    """The process that looks up URLs makes no connection at all, not even where everything is allowed."""
+    machine = install()
+    extractors = machine.home / "extractors"
+    extractors.mkdir()
+    (extractors / "curious.py").write_text(
+        f"""
+import socket
+from gallery_dl.extractor.common import Extractor
+
+class CuriousExtractor(Extractor):
+    category = "curious"
+    pattern = r"https?://curious\\.example/"
+
+    def __init__(self, match):
+        Extractor.__init__(self, match)
+        socket.create_connection(("127.0.0.2", {bystander.port}))
+"""
+    )
+    machine.configure({"extractor": {"module-sources": [str(extractors), None]}})
+    done = machine.sync("http://curious.example/", "--to", "a", "--quiet")
+    assert done.returncode == 2, done.stderr
+    assert "this process makes no connections" in done.stderr
+    assert not bystander.was_called()
+
+
+# Behind a proxy.
+
+
+@pytest.mark.parametrize("set_in", ["configuration", "environment"])
+def test_a_proxy_of_the_operator_may_be_anywhere(
+    install: Callable[..., Installation], bystander: Bystander, set_in: str
+) -> None:
+    """A proxy on a private address is used, exactly that one. What it connects to is its own affair, but a private
+    address that stands in a URL is refused here: the proxy is not even asked."""
+    machine = install(ALLOW_PRIVATE_ADDRESSES=False, SYNC_ATTEMPTS=4, SYNC_RETRY_DELAY=0.05)
+    gallery = "http://gallery.example"
+    with FaultySite() as site:  # it answers like a proxy: a request names its host in its first line
+        if set_in == "configuration":
+            machine.configure({"extractor": {"sleep-request": 0, "proxy": site.root, "Danbooru": {"sleep-request": 0}}})
+        else:
+            machine.set(HTTP_PROXY=site.root, http_proxy=site.root, NO_PROXY="", no_proxy="")
+        inside = f"http://127.0.0.2:{bystander.port}/secret.png"
+        posts = [Post(id=number, told={"file_url": f"{gallery}{Post(id=number).path}"}) for number in (1, 3)]
+        site.add(*posts, Post(id=2, told={"file_url": inside}))
+        done = machine.sync(f"Danbooru:{gallery}/posts?tags=demo", "--to", "a", "--json")
+        assert done.returncode == 5, done.stderr
+        last = json.loads(done.stdout.splitlines()[-1])
+        assert last["reason"] == "forbidden-address"
+        assert "request for 127.0.0.2 through a proxy refused: private and local addresses are" in last["detail"]
+        assert sorted(machine.on_disk().values()) == sorted(post.content() for post in posts)
+        assert site.requests("secret") == []
+    assert not bystander.was_called()
+
+
+def test_a_proxy_does_not_open_its_machine(install: Callable[..., Installation], bystander: Bystander) -> None:
+    """Without the proxy in between, another port of its address stays refused."""
+    machine = install(ALLOW_PRIVATE_ADDRESSES=False, SYNC_ATTEMPTS=1)
+    machine.set(HTTP_PROXY="http://127.0.0.2:9", http_proxy="http://127.0.0.2:9", NO_PROXY="127.0.0.2")
+    done = machine.sync(f"http://127.0.0.2:{bystander.port}/one.png", "--to", "a", "--quiet")
+    assert done.returncode == 5
+    assert f"connection to 127.0.0.2 port {bystander.port} refused" in done.stderr
+    assert not bystander.was_called()
+
+
+def test_proxies_of_the_configuration() -> None:
+    """Every `proxy` counts, wherever it stands, as a text or by scheme; what cannot be looked up is left out."""
+    config = {
+        "extractor": {
+            "proxy": "http://user:secret@192.168.1.1:3128",
+            "pixiv": {"proxy": {"http": "10.0.0.1", "https://example.org": "socks5h://[fd00::1]"}},
+        },
+        "downloader": {"http": {"proxy": None}, "proxy": "https://10.0.0.2"},
+        "proxy": "http://no-such-name.invalid:1",
+    }
+    environment = {"http": "http://10.0.0.3:8080", "no": "10.0.0.4", "all": "http://10.0.0.5:none"}
+    assert proxies_in(config, environment) == {
+        ("192.168.1.1", 3128),
+        ("10.0.0.1", 80),
+        ("fd00::1", 1080),
+        ("10.0.0.2", 443),
+        ("10.0.0.3", 8080),
+    }
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "[::1]", "[::ffff:10.0.0.1]", "localhost", "a.localhost."],
+)
+def test_addresses_in_a_url_behind_a_proxy(host: str) -> None:
+    """A private address is refused in every spelling that a proxy may understand, unless it is allowed."""
+    url, proxies = f"http://{host}/x", {"http": "http://10.0.0.1:3128"}
+    with pytest.raises(ForbiddenAddress, match="through a proxy refused"):
+        check_behind_proxy(url, proxies, ())
+    check_behind_proxy(url, {}, ())  # the connection itself will be looked at
+    anything = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+    check_behind_proxy(url, proxies, anything)
+
+
+@pytest.mark.parametrize("host", ["example.org", "93.184.216.34", "[2606:4700:4700::1111]", "1.example"])
+def test_other_hosts_behind_a_proxy(host: str) -> None:
+    check_behind_proxy(f"http://{host}/x", {"http": "http://10.0.0.1:3128"}, ())
+
+
 # Which addresses those are.
 
 PRIVATE = [
@@ -140,6 +254,13 @@ PRIVATE = [
     "100.64.0.1",  # a provider's own network (CGNAT)
     "127.0.0.1",
     "169.254.169.254",  # where clouds hand out credentials
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "::ffff:169.254.169.254",
+    "::ffff:168.63.129.16",
     "172.16.0.1",
     "192.0.0.170",
     "192.168.1.1",
@@ -199,6 +320,8 @@ def test_exceptions() -> None:
 @given(st.ip_addresses(v=4))
 @example(ipaddress.IPv4Address("169.254.169.254"))
 @example(ipaddress.IPv4Address("224.0.0.1"))
+@example(ipaddress.IPv4Address("192.0.0.9"))
+@example(ipaddress.IPv4Address("168.63.129.16"))
 def test_no_way_around_by_wrapping(address: ipaddress.IPv4Address) -> None:
     """An IPv4 address inside an IPv6 address is judged as what it is."""
     number = int(address)
@@ -208,7 +331,8 @@ def test_no_way_around_by_wrapping(address: ipaddress.IPv4Address) -> None:
         ipaddress.IPv6Address((0x2002 << 112) | (number << 80)),
         ipaddress.IPv6Address((0x20010000 << 96) | (number ^ 0xFFFFFFFF)),
     ]
-    expected = address.is_global and not address.is_multicast
+    inward = str(address) == "168.63.129.16" or address in ipaddress.ip_network("192.0.0.0/24")
+    expected = address.is_global and not address.is_multicast and not inward
     assert is_allowed(str(address), ()) == expected
     assert [is_allowed(str(other), ()) for other in wrapped] == [expected] * len(wrapped)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import inspect
+import io
 import logging
+import socket
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from gallery_dl.downloader.http import HttpDownloader
 from gallery_dl.extractor import common, find
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from urllib3 import HTTPResponse
 
 from http_downloader.gallery.job import MirrorJob
 
@@ -292,3 +296,45 @@ def test_instances_of_self_hosted_sites() -> None:
     config.set(("extractor", "Danbooru"), "threshold", 3)
     assert extractor.config("threshold") == 3
     assert util.expand_path("/a/b") == "/a/b"
+
+
+def test_what_is_looked_at_while_an_answer_is_read() -> None:
+    """Names of requests, urllib3 and the standard library that gallery/answers.py and incoming.py rely on."""
+    assert isinstance(requests.Response.content, property)
+    source = inspect.getsource(requests.Response.content.fget)
+    assert "self._content is False" in source
+    assert "self.iter_content(" in source
+    assert "self._content_consumed" in inspect.getsource(requests.Response.close)
+    assert inspect.isfunction(socket.SocketIO.readinto)
+    assert {"gzip", "deflate"} <= set(HTTPResponse.CONTENT_DECODERS)
+    packed = HTTPResponse(io.BytesIO(gzip.compress(b"x" * 99)), {"content-encoding": "gzip"}, preload_content=False)
+    assert packed.read(10) == b"x" * 10
+    decoder: Any = packed._decoder
+    while packed.read(10):
+        pass
+    assert decoder._obj.eof is True
+    twice = gzip.compress(gzip.compress(b"x"))[:-9]
+    cut = HTTPResponse(io.BytesIO(twice), {"content-encoding": "gzip, gzip"}, preload_content=False)
+    cut.read(10)
+    both: Any = cut._decoder
+    assert [each._obj.eof for each in both._decoders].count(False) >= 1
+
+
+def test_the_downloader_takes_our_refusals() -> None:
+    """What is raised while it asks is a warning and the end of that file; what is raised in write() comes through."""
+    source = inspect.getsource(HttpDownloader._download_impl)
+    assert "except Exception as exc:\n                self.log.warning(exc)\n                return False" in source
+    assert "except (RequestException, SSLError) as exc:" in source
+    assert "_adjust_extension(" in source
+
+
+def test_a_job_makes_its_path_object_where_we_put_ours() -> None:
+    """By the name that is replaced meanwhile, before its post-processors; what is overridden in it is called by itself."""
+    source = textwrap.dedent(inspect.getsource(job.DownloadJob.initialize))
+    assert "path.PathFormat(extr)" in source
+    assert source.index("path.PathFormat(extr)") < source.index("config_accumulate")
+    assert parameters(path.PathFormat.set_directory) == ["self", "kwdict"]
+    assert parameters(path.PathFormat.build_directory) == ["self", "kwdict", "segments"]
+    for called in ("self.build_directory(kwdict)", "self.clean_path("):
+        assert called in inspect.getsource(path.PathFormat.set_directory), called
+    assert "self.clean_path(self.clean_segment(" in inspect.getsource(path.PathFormat.build_filename)

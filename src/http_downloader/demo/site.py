@@ -43,6 +43,8 @@ class Post:
     """The file, or what makes it on demand; the picture that belongs to the id unless given."""
     hidden: bool = False
     """Listed without an address and not served, as for visitors without the right account."""
+    told: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """What else the listing says of it."""
 
     @property
     def md5(self) -> str:
@@ -283,7 +285,7 @@ class GallerySite:
             "tag_string_meta": "",
         }
         # gallery-dl tells hidden posts by the missing key; an empty address would be an error to it.
-        return description if post.hidden else {**description, "file_url": self.file_url(post)}
+        return description if post.hidden else {**description, "file_url": self.file_url(post), **post.told}
 
     def file_url(self, post: Post) -> str:
         """Where the file of `post` can be had."""

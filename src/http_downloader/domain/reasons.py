@@ -46,7 +46,7 @@ class Reason(StrEnum):
     STALLED = "stalled", Kind.TRANSIENT, "the gallery process reported nothing for too long"
     BUSY = "busy", Kind.TRANSIENT, "an earlier gallery process of this source still runs"
     # The files could not be written, or not fetched.
-    DISK_FULL = "disk-full", Kind.TRANSIENT, "the disk is full"
+    DISK_FULL = "disk-full", Kind.TRANSIENT, "the disk is full, or has less left than MIN_FREE_SPACE"
     STORAGE_ERROR = "storage-error", Kind.TRANSIENT, "the content folder cannot be written"
     ROOT_NOT_MOUNTED = (
         "root-not-mounted",
@@ -64,6 +64,11 @@ class Reason(StrEnum):
         "forbidden-address",
         Kind.PERMANENT,
         "a connection to a private or local address was refused (ALLOW_PRIVATE_ADDRESSES=true allows it)",
+    )
+    TOO_LARGE = (
+        "too-large",
+        Kind.PERMANENT,
+        "a file is larger than MAX_FILE_SIZE (gallery-dl's option filesize-max leaves such files out)",
     )
     # Ended without failure, but not everything was seen.
     STOPPED_EARLY = "stopped-early", Kind.GAP, "the crawl was stopped before the listing ended"

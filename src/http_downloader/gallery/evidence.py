@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -16,10 +16,13 @@ from gallery_dl import exception
 from ..domain.files import plain
 from ..domain.listing import Failure, Gap
 from ..domain.reasons import Kind, Reason
+from ..domain.secrets import masked
+from ..domain.storage import OUT_OF_FILES, storage_failure
+from ..domain.transfers import in_words
+from .answers import UnacceptableAnswer
+from .disk import StorageError
+from .incoming import Incoming
 from .network import ForbiddenAddress
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-_STORAGE = {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.ESTALE}
 
 GONE = {404, 410}
 REFUSALS = {429, 503}
@@ -29,7 +32,9 @@ REFUSALS = {429, 503}
 class Evidence:
     """Collects while the crawl goes on. Each lane's transfer is told apart from the listing by its thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Callable[[str], str] = masked) -> None:
+        """`redact` takes the secrets out of what is said in the end."""
+        self.redact = redact
         self.failure: Failure | None = None
         self.retry_after: float | None = None
         """Seconds that the site asked the listing to wait, until somebody has waited."""
@@ -53,6 +58,29 @@ class Evidence:
         429 or 503; None when it does not say how long."""
         self._here.status, self._here.words, self._here.forbidden = 0, "", None
         self._here.retry_after, self._here.refused = None, refused
+        self._here.complaint = ""
+
+    @contextmanager
+    def receiving(self, incoming: Incoming) -> Iterator[None]:
+        """The answers in this thread meanwhile are about this file. Its connection is given back in the end."""
+        self._here.incoming = incoming
+        try:
+            yield
+        finally:
+            self._here.incoming = None
+            incoming.close()
+
+    @property
+    def incoming(self) -> Incoming | None:
+        return self._here.incoming
+
+    def complain(self, sentence: str) -> None:
+        """What is wrong with the answer that is being read in this thread: libraries would bury it in their own words."""
+        self._here.complaint = sentence
+
+    def begin_request(self) -> None:
+        """Whatever is said of the request before in this thread is past."""
+        self._here.complaint = ""
 
     @property
     def transferring(self) -> bool:
@@ -68,7 +96,8 @@ class Evidence:
 
     @property
     def transfer_words(self) -> str:
-        return self._here.words
+        """Why the transfer failed, in one sentence; empty when nobody said."""
+        return self._here.complaint or in_words(self._here.words)
 
     @property
     def validator(self) -> str | None:
@@ -76,11 +105,16 @@ class Evidence:
         return self._here.validator
 
     @property
+    def promised_size(self) -> int:
+        """How many bytes of the transferred file are to come, as the site says; 0 when it does not."""
+        return self._here.promised
+
+    @property
     def forbidden(self) -> bool:
         return self._here.forbidden is not None
 
     def gap(self, reason: Reason, detail: str = "") -> None:
-        self._gaps[Gap(reason=reason, detail=plain(detail[:500]))] = None
+        self._gaps[Gap(reason=reason, detail=plain(self.redact(detail)[:500]))] = None
 
     def fail(self, failure: Failure) -> None:
         """The first failure speaks for the run, unless a later one makes another try worth while."""
@@ -88,6 +122,12 @@ class Evidence:
             self.failure.reason.kind is Kind.PERMANENT and failure.reason.kind is Kind.TRANSIENT
         ):
             self.failure = failure
+
+    def explained(self, failure: Failure) -> Failure:
+        """A failure of the listing with our own words, if we broke the connection off."""
+        if failure.reason is Reason.UNREACHABLE and self._here.complaint:
+            return replace(failure, detail=self._here.complaint)
+        return failure
 
     def refuse(self, error: ForbiddenAddress) -> None:
         self._here.forbidden = error
@@ -97,6 +137,8 @@ class Evidence:
         if self.transferring:
             self._here.status = status
             self._here.validator = validator_of(headers)
+            length = headers.get("Content-Length") or ""
+            self._here.promised = int(length) if length.isdecimal() else 0
             if status in REFUSALS:
                 self._here.retry_after = seconds_of(headers.get("Retry-After"))
                 self._here.refused(self._here.retry_after)
@@ -132,9 +174,12 @@ class _Here(threading.local):
     transferring = False
     status = 0
     words = ""
+    complaint = ""
+    incoming: Incoming | None = None
     forbidden: ForbiddenAddress | None = None
     retry_after: float | None = None
     validator: str | None = None
+    promised = 0
     refused: Callable[[float | None], None]
 
 
@@ -159,7 +204,20 @@ def seconds_of(retry_after: str | None) -> float | None:
 
 def classify(error: BaseException) -> Failure:
     """Why a listing broke off: the error as one of our reasons, with gallery-dl's words as detail."""
+    if isinstance(error, StorageError):
+        return error.failure
+    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
+        where = str(error.filename) if error.filename is not None else "the disk"
+        if (failure := storage_failure(error.errno, where)) is not None:
+            return failure
+    if (failure := out_of_files(str(error))) is not None:
+        return failure
     return Failure(reason=_reason(error), detail=f"{_words(error)}"[:500])
+
+
+def out_of_files(words: str) -> Failure | None:
+    """A connection that could not be made since too many files are open says nothing of the site."""
+    return next((storage_failure(code, "") for code, text in OUT_OF_FILES.items() if text in words), None)
 
 
 def _words(error: BaseException) -> str:
@@ -168,7 +226,8 @@ def _words(error: BaseException) -> str:
         return text
     if isinstance(error, OSError) and error.strerror and not isinstance(error, requests.RequestException):
         # The reason's own sentence first: a bare errno tells a person neither what is wrong nor where to look.
-        return f"{_reason(error).sentence}: {error.strerror}"
+        where = f" ({error.filename})" if error.filename is not None else ""
+        return f"{_reason(error).sentence}: {error.strerror}{where}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -176,6 +235,8 @@ def _reason(error: BaseException) -> Reason:
     match error:
         case ForbiddenAddress():
             return Reason.FORBIDDEN_ADDRESS
+        case UnacceptableAnswer():
+            return Reason.UNEXPECTED_ANSWER
         case exception.ChallengeError():
             return Reason.CHALLENGED
         case exception.HttpError():
@@ -195,7 +256,7 @@ def _reason(error: BaseException) -> Reason:
         case requests.RequestException():
             return Reason.UNREACHABLE
         case OSError():
-            return Reason.DISK_FULL if error.errno in _DISK_FULL else Reason.STORAGE_ERROR
+            return Reason.STORAGE_ERROR
         case _:
             return Reason.EXTRACTOR_ERROR
 
@@ -210,10 +271,3 @@ def _reason_of_status(status: int) -> Reason:
     if status == 429:
         return Reason.RATE_LIMITED
     return Reason.SERVER_ERROR if status >= 500 else Reason.BAD_INPUT
-
-
-def storage_failure(error: OSError) -> Failure | None:
-    """A disk that cannot be written stops the whole run; any other error of a transfer concerns its file only."""
-    if isinstance(error, requests.RequestException) or error.errno not in _DISK_FULL | _STORAGE:
-        return None
-    return classify(error)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..domain.files import Words, plain, words_of
 from ..domain.listing import Failure
+from ..domain.secrets import masked, without_login
+from .disk import Disk
 from .messages import FromRun, Listed, Outcome
 
 Report = Callable[[FromRun], None]
@@ -20,9 +23,11 @@ Report = Callable[[FromRun], None]
 class Hooks:
     """`base` is the source's folder on disk, with `/` at its end; filenames in reports are relative to it."""
 
-    def __init__(self, report: Report, base: str) -> None:
+    def __init__(self, report: Report, base: str, disk: Disk, redact: Callable[[str], str] = masked) -> None:
         self._report = report
+        self._disk = disk
         self._base = base
+        self._redact = redact
         self.told: set[str] = set()
         """Remote ids of files that are here since this run began, and were reported."""
 
@@ -55,12 +60,12 @@ class Hooks:
     def on_file_new(self, remote_id: str, path: str, url: str) -> None:
         """In a rehearsal: it would come in, at this path if its name is known before."""
         filename = path.removeprefix(self._base) or None
-        self._report(Listed(remote_id=remote_id, outcome=Outcome.NEW, filename=filename, url=plain(url)))
+        self._report(Listed(remote_id=remote_id, outcome=Outcome.NEW, filename=filename, url=_recorded(url)))
 
     def on_file_restored(self, remote_id: str, path: str, url: str) -> None:
         """In a rehearsal: it would come back from the trash to this path, which is absolute."""
         filename = path.removeprefix(self._base)
-        self._report(Listed(remote_id=remote_id, outcome=Outcome.RESTORED, filename=filename, url=plain(url)))
+        self._report(Listed(remote_id=remote_id, outcome=Outcome.RESTORED, filename=filename, url=_recorded(url)))
 
     def on_file_passed(self, remote_id: str) -> None:
         self._report(Listed(remote_id=remote_id, outcome=Outcome.PASSED))
@@ -72,9 +77,9 @@ class Hooks:
             Listed(
                 remote_id=remote_id,
                 outcome=Outcome.FAILED,
-                url=plain(url),
+                url=_recorded(url),
                 words=words_of(metadata),
-                failure=failure,
+                failure=replace(failure, detail=plain(self._redact(failure.detail))),
                 gone=gone,
             )
         )
@@ -91,20 +96,29 @@ class Hooks:
     ) -> None:
         size = sha256 = None
         if path is not None:
+            # Nobody hears of it before it has reached the disk. The bytes of one that we wrote alone have already.
             size, sha256 = measured or _measure(path)
+            if measured is None:
+                self._disk.secure_file(path)
+            self._disk.secure_name(path)
         self.told.add(remote_id)
         self._report(
             Listed(
                 remote_id=remote_id,
                 outcome=outcome,
                 filename=path and path.removeprefix(self._base),
-                url=plain(url),
+                url=_recorded(url),
                 size=size,
                 sha256=sha256,
                 validator=validator,
                 words=words,
             )
         )
+
+
+def _recorded(url: str) -> str:
+    """A signed URL is kept as it is: another one may not be had. A login in it is the operator's, and nobody else's."""
+    return plain(without_login(url))
 
 
 def _measure(path: str) -> tuple[int, str]:

@@ -22,13 +22,18 @@ from gallery_dl.job import DownloadJob
 from .. import faults
 from ..domain.files import plain
 from ..domain.listing import Failure, narrowing_options
+from ..domain.orders import FORBIDDEN_PREFIXES
 from ..domain.reasons import Kind, Reason
+from ..domain.secrets import without_login
 from .config import PARTIAL_FOLDER
+from .disk import Disk
 from .evidence import Evidence, classify
+from .folders import OutsideFolderError, UnusableNameError
 from .hooks import Hooks, Report
 from .lanes import Gate, Lane, Lanes, RateLimit, RateLimitedError
 from .messages import Expects, RunRequest, Waiting
-from .names import Names, OutsideFolderError, clean
+from .names import Names
+from .paths import OF_ONE_FILE, bearing_odd_metadata, in_place_of_upstream, sentence
 from .refresh import Refresh
 from .restore import Restore
 from .transfer import Transfer, bytes_per_second, downloader_for, point
@@ -54,16 +59,19 @@ class Run:
     ) -> None:
         self.request = request
         self.evidence = evidence
-        self.names = Names(request, held_elsewhere)
+        self.disk = Disk(request)
+        self.names = Names(request, self.disk, held_elsewhere)
         self.report = report
         self.base = f"{request.content_root / request.content_path}/"
-        self.hooks = Hooks(report, self.base)
-        self.partial = request.content_root / PARTIAL_FOLDER / request.run_id
+        self.hooks = Hooks(report, self.base, self.disk, evidence.redact)
+        self._partial = f"{PARTIAL_FOLDER}/{request.run_id}"
         self.seen: dict[str, str] = {}
         """Remote ids of this listing, each with its URL without the query."""
         self.expected = 0
         self.halt = threading.Event()
         """Begin nothing new: asked to stop, or something happened that no other file would survive."""
+        self.broken = False
+        """That something: the disk. What is under way is not brought to its end either."""
         self.stopped = False
         """Asked to stop."""
         self.rate_limited: float | None = None
@@ -81,7 +89,7 @@ class Run:
     def open_lanes(self, number: int) -> None:
         """The site's category decides how many, so they come when it is known."""
         self.clear_parts()
-        lanes = [Lane(index, self.partial, self.base, self.report) for index in range(number)]
+        lanes = [Lane(index, self.disk, self._partial, self.base, self.report) for index in range(number)]
         self.lane_count = number
         self.lanes = Lanes(lanes, self.halt, self._lane_failed)
         self.gate = Gate(number, self.request.rate_limit_max_wait, self.halt, self._announce_wait)
@@ -90,9 +98,10 @@ class Run:
         """Part files are never resumed: nothing says that the rest belongs to the same content."""
         if self.request.rehearsal:
             return
-        shutil.rmtree(self.partial, ignore_errors=True)
+        partial = self.request.content_root / self._partial
+        shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):  # other runs may be at work there
-            self.partial.parent.rmdir()
+            partial.parent.rmdir()
 
     def pause_between_requests(self) -> float:
         """Seconds, as `sleep-request` says."""
@@ -110,6 +119,10 @@ class Run:
             raise OutsideFolderError(f"the path {path!r} is outside of CONTENT_ROOT")
         return path.removeprefix(root)
 
+    def check_folder(self, folder: str) -> None:
+        """Raises `UnusableNameError` for an absolute folder, with `/` at its end, in which no file may be."""
+        self.names.check_folder(self.relative(folder)[:-1])
+
     def _announce_wait(self, seconds: float) -> None:
         self.report(Waiting(seconds, "the site asks for fewer requests"))
 
@@ -125,8 +138,11 @@ class Run:
     def _lane_failed(self, error: BaseException) -> None:
         if isinstance(error, RateLimitedError):
             self.continue_later(error.seconds)
-        elif not self.halt.is_set():
-            self.evidence.fail(classify(error))
+        elif not self.broken:
+            failure = self.disk.failure_of(error)
+            self.broken = failure is not None
+            if failure is not None or not self.halt.is_set():
+                self.evidence.fail(failure or classify(error))
             self.halt.set()
 
 
@@ -184,7 +200,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
 
     def _note(self, error: BaseException) -> None:
         match error:
-            case _ if self.mirror.halt.is_set():
+            case _ if self.mirror.halt.is_set() and self.mirror.disk.failure_of(error) is None:
                 pass
             case exception.AbortExtraction():
                 self._fail(Failure(reason=Reason.EXTRACTOR_ERROR, detail=str(error)))
@@ -193,7 +209,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             case SystemExit():
                 self.evidence.gap(Reason.STOPPED_EARLY, self._who_stopped())
             case _:
-                self._fail(classify(error))
+                self._fail(self.mirror.disk.failure_of(error) or self.evidence.explained(classify(error)))
 
     def _who_stopped(self) -> str:
         skip = self.extractor.config("skip")
@@ -212,13 +228,13 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             self.evidence.gap(Reason.CHILD_UNSUPPORTED, url)
 
     def initialize(self, kwdict: dict[str, Any] | None = None) -> None:
-        super().initialize(kwdict)
+        with in_place_of_upstream(self.mirror.check_folder):
+            super().initialize(kwdict)
+        if self.hooks:
+            log = self.get_logger("postprocessor")
+            for callbacks in self.hooks.values():
+                callbacks[:] = [bearing_odd_metadata(callback, log) for callback in callbacks]
         self.bytes_per_second = bytes_per_second(self.extractor.config("rate") or _downloader_option("rate"))
-        pathfmt = self.pathfmt
-        clean_upstream = pathfmt.clean_path
-        pathfmt.clean_path = lambda text: clean(clean_upstream(text))
-        if kwdict is not None:
-            pathfmt.set_directory(kwdict)
 
     def update_kwdict(self, kwdict: dict[str, Any]) -> None:
         with self.mirror.turn:  # `keywords-eval` formats
@@ -236,6 +252,10 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
 
     def handle_queue(self, url: str, kwdict: dict[str, Any]) -> None:
         # What became of a linked gallery decides about its fallback, and is what `child-after` hooks look at.
+        if url.partition(":")[0].lower() in FORBIDDEN_PREFIXES:
+            # Local files, ports of our own, no-ops: what no order may ask for, a site's page may not either.
+            self._write_unsupported(url)
+            return
         self._child_must_settle = "_fallback" in kwdict or bool(self.hooks and "child-after" in self.hooks)
         super().handle_queue(url, kwdict)
 
@@ -257,18 +277,23 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             raise exception.TerminateExtraction()
         faults.at("child.listed")
         with self.mirror.turn:
-            decided = self._decide(url, kwdict)
+            remote_id = self._remote_id(url, kwdict)
+            if remote_id is None:
+                return
+            try:
+                decided = self._decide(remote_id, url, kwdict)
+            except OF_ONE_FILE as error:
+                failure = Failure(reason=Reason.FILES_FAILED, detail=sentence(error)[:500])
+                self.mirror.hooks.on_file_failed(remote_id, url, kwdict, failure)
+                return
         if isinstance(decided, Transfer):
             self._skipcnt = 0  # for abort:N, a file that is fetched interrupts the row of those that are not
             self.mirror.lanes.hand_over(decided)
         elif decided is SKIPPED:
             self._count_skip()
 
-    def _decide(self, url: str, kwdict: dict[str, Any]) -> Transfer | object | None:
+    def _decide(self, remote_id: str, url: str, kwdict: dict[str, Any]) -> Transfer | object | None:
         """The transfer that is to be made; `SKIPPED` for a file that is here; None for one that is left alone."""
-        remote_id = self._remote_id(url, kwdict)
-        if remote_id is None:
-            return None
         self.pathfmt.set_filename(kwdict)
         self._call("prepare")
         known = self.mirror.request.known.get(remote_id)
@@ -285,14 +310,11 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
             self._skip(remote_id, known.path)
             return SKIPPED
         archived = self.archive is not None and bool(self.archive.check(kwdict))
+        if self.pathfmt.refused:
+            raise UnusableNameError(self.pathfmt.refused)
         transfer = Transfer(self, remote_id, url, kwdict)
-        try:
-            if not (known is not None and known.is_left_alone) and self._is_found(transfer):
-                return SKIPPED
-        except OutsideFolderError as error:
-            failure = Failure(reason=Reason.FILES_FAILED, detail=str(error))
-            self.mirror.hooks.on_file_failed(remote_id, url, kwdict, failure)
-            return None
+        if not (known is not None and known.is_left_alone) and self._is_found(transfer):
+            return SKIPPED
         # Gone at the site, packed away here, or fetched once according to the operator's own archive.
         if (known is not None and known.is_left_alone) or archived or not self.extractor.config("download", True):
             self.mirror.hooks.on_file_passed(remote_id)
@@ -323,10 +345,13 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
         """
         if self._id_of is None:
             self._id_of = self._id_format()
-        address = plain(url)
+        address = plain(without_login(url))
         if "?" in address or "#" in address:
             address = urlsplit(address)._replace(query="", fragment="").geturl()
-        remote_id = str(self._id_of(kwdict))
+        try:
+            remote_id = str(self._id_of(kwdict))
+        except Exception:  # a value of another kind than the format expects
+            remote_id = MISSING
         if MISSING in remote_id:
             remote_id = f"{remote_id.replace(MISSING, '')} {address}".strip()
             self.mirror.ids_are_stable = False
@@ -374,6 +399,7 @@ class MirrorJob(DownloadJob):  # type: ignore[misc]
 
     def _call(self, event: str) -> None:
         if self.hooks and event in self.hooks:
+            self.mirror.disk.check_there()  # they make the folders that they need
             for callback in self.hooks[event]:
                 callback(self.pathfmt)
 

@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..domain.politeness import full_pace, refused, succeeded
+from .disk import Disk
 from .hooks import Report
 from .messages import Progress
 
@@ -109,19 +109,21 @@ class RateLimit:
 class Lane:
     """One of the parallel downloads: its part folder, and its progress."""
 
-    def __init__(self, number: int, partial: Path, base: str, report: Report) -> None:
+    def __init__(self, number: int, disk: Disk, partial: str, base: str, report: Report) -> None:
         self.number = number
-        self.folder = partial / str(number)
+        self._disk = disk
+        self._part_folder = f"{partial}/{number}"
+        self.folder = disk.root / self._part_folder
         self._base = base
         self._report = report
         self._path = ""
         self._next = 0.0
 
     def open(self) -> None:
-        """Make its folder. Only now: most runs find nothing new, and need none."""
+        """Make its folder. Only now: most runs find nothing new, and need none. Raises `StorageError`."""
         for _ in range(100):
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self._disk.make_folder(self._part_folder, lasting=False)
             except FileNotFoundError:
                 continue  # a run that has ended just now took the empty folder above away
             return
@@ -129,8 +131,12 @@ class Lane:
 
     def sweep(self) -> None:
         """What an earlier transfer left behind must never be taken for the beginning of this one."""
-        for leftover in self.folder.iterdir():
-            leftover.unlink(missing_ok=True)
+        try:
+            for leftover in self.folder.iterdir():
+                leftover.unlink(missing_ok=True)
+        except FileNotFoundError:
+            self._disk.check_there()
+            self.open()
 
     # What gallery-dl's downloaders tell their terminal output.
 

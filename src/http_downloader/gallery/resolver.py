@@ -11,13 +11,16 @@ from gallery_dl.extractor.common import BaseExtractor
 
 from ..domain.errors import OrderFault
 from ..domain.orders import FORBIDDEN_PREFIXES
+from ..domain.secrets import masked
 from .messages import Question, Site, Unresolved
+from .network import refuse_every_connection
 
 _AUTHORITY_END = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 
 
 def answer_questions(connection: Connection) -> None:
     """Until the pipe closes, which raises EOFError."""
+    refuse_every_connection()  # a URL is looked at, and nobody is asked about it
     while True:
         question: Question = connection.recv()
         try:
@@ -25,7 +28,8 @@ def answer_questions(connection: Connection) -> None:
         except Exception as error:  # an extractor whose constructor does not expect this URL
             connection.send(
                 Unresolved(
-                    fault=OrderFault.NO_EXTRACTOR, sentence=f"gallery-dl cannot read the URL {question.url}: {error}"
+                    fault=OrderFault.NO_EXTRACTOR,
+                    sentence=masked(f"gallery-dl cannot read the URL {question.url}: {error}"),
                 )
             )
 
@@ -33,13 +37,15 @@ def answer_questions(connection: Connection) -> None:
 def resolve(url: str) -> Site | Unresolved:
     found = extractor.find(url)
     if found is None or found.category in FORBIDDEN_PREFIXES:
-        return Unresolved(fault=OrderFault.NO_EXTRACTOR, sentence=f"gallery-dl knows no site for the URL {url}")
+        return Unresolved(fault=OrderFault.NO_EXTRACTOR, sentence=masked(f"gallery-dl knows no site for the URL {url}"))
     authority = _AUTHORITY_END.search(url)
     if authority is None or found.match.end() < authority.end():
         # `generic:http://host:99/a` matches up to the port, and would silently crawl http://host.
         return Unresolved(
             fault=OrderFault.TRUNCATED_URL,
-            sentence=f"gallery-dl would read only {found.match[0]!r} of the URL {url} and crawl another address",
+            sentence=masked(
+                f"gallery-dl would read only {found.match[0]!r} of the URL {url} and crawl another address"
+            ),
         )
     return Site(name=_site(found, authority[0]), category=found.category)
 

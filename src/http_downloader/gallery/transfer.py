@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import filecmp
 import functools
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +14,21 @@ from gallery_dl import exception, text, util
 from gallery_dl.job import DownloadJob
 
 from .. import faults
+from ..domain.bodies import is_media
 from ..domain.files import distinct_name, plain
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
-from .evidence import GONE, storage_failure
+from .answers import UnacceptableAnswer
+from .disk import StorageError
+from .evidence import GONE, out_of_files
+from .incoming import Digest, Incoming
 from .lanes import Lane
-from .names import LONGEST_NAME, OutsideFolderError, Standing
+from .names import LONGEST_NAME, Standing
+from .paths import OF_ONE_FILE, sentence
+from .promises import promise_of
 
 if TYPE_CHECKING:
-    from .job import MirrorJob
+    from .job import MirrorJob, Run
 
 MOST_REFUSALS = 10
 """Times that a site may refuse one file before it counts as failed."""
@@ -45,6 +50,9 @@ class Transfer:
         pathfmt.open = self._open
         pathfmt.build_path = self._build_path
         pathfmt.part_enable = self._enable_part
+        self._extension = str(self.kwdict.get("extension") or "")
+        """As it was listed: the answer may change it."""
+        self._incoming: Incoming | None = None
         self._digest: Digest | None = None
         self._validator: str | None = None
         self._came_in = False
@@ -61,6 +69,8 @@ class Transfer:
                 return False
             case Standing.LANDED:
                 self._landed()
+            case Standing.FOUND if not self.run.names.was_there_before(place.path):
+                return False  # it is fetched, and compared
             case Standing.FOUND:
                 self._adopt()
         return True
@@ -74,8 +84,8 @@ class Transfer:
     def perform(self, lane: Lane) -> None:
         try:
             self._perform(lane)
-        except OutsideFolderError as error:
-            self._fail(Failure(reason=Reason.FILES_FAILED, detail=str(error)))
+        except OF_ONE_FILE as error:
+            self._fail(Failure(reason=Reason.FILES_FAILED, detail=sentence(error)[:500]))
         finally:
             if not self._came_in:
                 lane.sweep()
@@ -105,6 +115,8 @@ class Transfer:
 
     def _urls(self) -> Iterator[str]:
         yield self.url
+        if self._is_too_large:
+            return  # a smaller version of it is not what was listed
         fallback = self.kwdict.get("_fallback") if self.job.fallback else None
         if not fallback:
             return
@@ -141,25 +153,55 @@ class Transfer:
         downloader = self.job.downloader_of(lane, url)
         if downloader is None:
             return False
+        promise = promise_of(self.job.extractor, url, self.kwdict)
+        incoming = self._incoming = Incoming(self.run.request.limits, promise, self._extension)
         try:
-            if not downloader.download(url, self.pathfmt):
-                return False
-            if self.run.evidence.transfer_status != 416:
+            with self.run.evidence.receiving(incoming):
+                incoming.check_promise()
+                if not self._bring(downloader, lane, url):
+                    return False
+                self._judge(incoming)
                 return True
-            # The site refused the rest of a broken-off file, which upstream takes for its end: from the beginning then.
-            lane.sweep()
-            self._digest = None
-            return bool(downloader.download(url, self.pathfmt)) and self.run.evidence.transfer_status != 416
+        except UnacceptableAnswer as error:
+            self.run.evidence.complain(str(error))
+            return False
         except OSError as error:
-            if storage_failure(error):
+            if self.run.disk.failure_of(error) is not None:
                 raise
             self.job.log.warning("%s: %s", type(error).__name__, error)
             return False
 
+    def _bring(self, downloader: Any, lane: Lane, url: str) -> bool:
+        if not downloader.download(url, self.pathfmt):
+            return False
+        if self.run.evidence.transfer_status != 416:
+            return True
+        # The site refused the rest of a broken-off file, which upstream takes for its end: from the beginning then.
+        lane.sweep()
+        self._digest = None
+        return bool(downloader.download(url, self.pathfmt)) and self.run.evidence.transfer_status != 416
+
+    def _judge(self, incoming: Incoming) -> None:
+        """Raises `UnacceptableAnswer` when what came is not the file."""
+        path = self.pathfmt.temppath
+        if not path or not os.path.isfile(path):
+            return  # it was found to be here already
+        if self._digest is not None:
+            incoming.judge(incoming.body_of(self._digest, path))
+        else:  # not by HTTP as we know it: yt-dlp, or a text of the listing itself
+            incoming.check_size(os.stat(path).st_size)
+
+    @property
+    def _is_too_large(self) -> bool:
+        return self._incoming is not None and self._incoming.reason is Reason.TOO_LARGE
+
     def _report_failure(self) -> None:
         evidence = self.run.evidence
+        if (failure := out_of_files(evidence.transfer_words)) is not None:
+            raise StorageError(failure)
         words = f"{self.pathfmt.filename or self.url}: {evidence.transfer_words or 'the download failed'}"
-        reason = Reason.FORBIDDEN_ADDRESS if evidence.forbidden else Reason.FILES_FAILED
+        failed = self._incoming.reason if self._incoming is not None else Reason.FILES_FAILED
+        reason = Reason.FORBIDDEN_ADDRESS if evidence.forbidden else failed
         gone = evidence.transfer_status in GONE and not evidence.forbidden
         self._fail(Failure(reason=reason, detail=plain(words[:500])), gone=gone)
         self.call("error")
@@ -189,13 +231,14 @@ class Transfer:
                     return False
                 names.leave_alone(place.path)
                 continue
+            pathfmt.set_mtime(pathfmt.temppath)  # while nobody else knows it
+            self.run.disk.secure_file(pathfmt.temppath)
             names.will_land(place.path, self.remote_id, self.url)
             faults.at("lane.before_rename")
-            if move(pathfmt.temppath, pathfmt.realpath, replace=place.standing is Standing.LANDED):
+            if names.move(pathfmt.temppath, place.path, replace=place.standing is Standing.LANDED):
                 faults.at("lane.after_rename")
                 self._came_in = True
                 pathfmt.part = False
-                pathfmt.set_mtime()
                 return True
             if not names.is_file(place.path):  # a folder or a symlink of this name: it stays
                 names.leave_alone(place.path)
@@ -231,6 +274,7 @@ class Transfer:
         """Post-processors were not written for threads: one at a time."""
         hooks = self.job.hooks
         if hooks and event in hooks:
+            self.run.disk.check_there()  # they make the folders that they need
             with self.run.turn:
                 for callback in hooks[event]:
                     callback(self.pathfmt)
@@ -243,6 +287,8 @@ class Transfer:
 
     def _is_there(self) -> bool:
         """The answer has told the name: is there a file that can be adopted?"""
+        if is_media(self._extension) and self.pathfmt.extension in ("html", "htm"):
+            return False  # a page that came in its place takes no other page for it
         return self.run.names.can_adopt(self.run.relative(self.pathfmt.realpath), self.remote_id)
 
     def _build_path(self) -> None:
@@ -251,52 +297,50 @@ class Transfer:
             type(self.pathfmt).build_path(self.pathfmt)
 
     def _enable_part(self, folder: Any = None) -> None:
-        """The name of a part file is the longer one: where the final name just fits, it would not."""
+        """The name of a part file is the longer one: where the final name just fits, it would not. And a name that is
+        empty, or that of a folder, gets another one only when the file is put in place."""
         pathfmt = self.pathfmt
         type(pathfmt).part_enable(pathfmt, folder)
         folder, name = os.path.split(pathfmt.temppath)
-        if len(name.encode()) > LONGEST_NAME:
+        if len(name.encode()) > LONGEST_NAME or name in ("", ".", ".."):
             pathfmt.temppath = os.path.join(folder, distinct_name(name, self.remote_id))
 
     def _open(self, mode: str = "wb") -> Any:
-        file = type(self.pathfmt).open(self.pathfmt, mode)
+        try:
+            file = open(self.pathfmt.temppath, mode)  # noqa: SIM115 - upstream would make the folder, and CONTENT_ROOT
+        except FileNotFoundError:
+            if "r" not in mode:
+                raise
+            return util.NullContext()  # as upstream: the part file exists no longer
         if "+" not in mode:
             return file
         if self._digest is None or mode == "w+b":  # else it goes on behind what an earlier try has written
-            self._digest = Digest()
-        return HashedFile(file, self._digest, self.job.bytes_per_second, self.run.rate_limit)
-
-
-class Digest:
-    """The hash of what was written, as long as it was written from the beginning to the end."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self.usable = True
-
-    def add(self, data: bytes) -> None:
-        self._hash.update(data)
-        self.size += len(data)
-
-    def result(self, size: int) -> tuple[int, str] | None:
-        """Size and SHA-256, if that is what a file of this size holds."""
-        return (size, self._hash.hexdigest()) if self.usable and size == self.size else None
+            self._digest = Digest(self._incoming)
+        try:
+            self.run.disk.begin_file(self.run.evidence.promised_size)
+        except StorageError:
+            file.close()
+            raise
+        return HashedFile(file, self._digest, self.job.bytes_per_second, self.run.rate_limit, self.run)
 
 
 class HashedFile:
     """The file that a downloader writes: hashed on the way, so that it need not be read again."""
 
-    def __init__(self, file: IO[bytes], digest: Digest, rate: Any, limit: Any) -> None:
+    def __init__(self, file: IO[bytes], digest: Digest, rate: Any, limit: Any, run: Run) -> None:
         self._file = file
         self._digest = digest
         self._rate = rate
         self._limit = limit
+        self._run = run
 
     def write(self, data: bytes) -> int:
         if self._rate is not None:
             self._limit.take(len(data), self._rate())
+        if self._run.broken:
+            raise exception.StopDownload()
         self._digest.add(data)
+        self._run.disk.wrote(len(data))
         faults.at("lane.write")
         return self._file.write(data)
 
@@ -310,6 +354,7 @@ class HashedFile:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._run.disk.end_file()
         self._file.__exit__(*error)
 
     def __getattr__(self, name: str) -> Any:
@@ -351,21 +396,3 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def move(source: str, target: str, *, replace: bool) -> bool:
-    """Rename, but never over another file unless told so. False when a file of that name has come meanwhile."""
-    if not replace:
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            return False
-        except OSError:
-            # No hard links on this file system: look, then rename.
-            if os.path.lexists(target):
-                return False
-        else:
-            os.unlink(source)
-            return True
-    os.replace(source, target)
-    return True
