@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ class Installation:
             "RUNTIME_PATH": str(self.runtime),
             "ALLOW_PRIVATE_ADDRESSES": "true",
             "SYNC_RETRY_DELAY": "0.2",
+            "HTTP_PORT": "0",  # many services run here at once
             "NO_COLOR": "1",
         }
         self.configure(POLITENESS_OFF)
@@ -104,8 +106,11 @@ class Service:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(lambda: " started " in self.log or self.process.poll() is not None, what="the service's start")
+        wait_until(lambda: self._has_started() or self.process.poll() is not None, what="the service's start")
         return self
+
+    def _has_started(self) -> bool:
+        return " started " in self.log or '"event": "started"' in self.log
 
     @property
     def log(self) -> str:
@@ -150,12 +155,19 @@ def wait_until(condition: Callable[[], object], timeout: float = 30, what: str =
         time.sleep(0.02)
 
 
+def free_port() -> int:
+    """One at which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def gallery_processes(service_pid: int) -> list[int]:
     """The processes that the service's fork server has forked (the resident resolver among them)."""
-    return [grandchild for child in _children(service_pid) for grandchild in _children(child)]
+    return [grandchild for child in children(service_pid) for grandchild in children(child)]
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that are there."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += [int(child) for child in (task / "children").read_text().split()]

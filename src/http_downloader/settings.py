@@ -17,6 +17,9 @@ from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from .domain.errors import SettingsError
 from .domain.removals import Policy, Probe, RemoteDeletes
+from .domain.secrets import passwords_in
+from .domain.sizes import parse_size
+from .domain.transfers import Limits
 
 APP = "http-downloader"
 
@@ -104,6 +107,17 @@ class Settings(BaseSettings):
         le=DAY,
         description="seconds; a run that the site asks to wait longer is continued later, without a slot",
     )
+    max_file_size: str = Field(
+        "0", description="the largest file that is taken (500M, 2G): a larger one fails, and is named; 0: any size"
+    )
+    min_speed: str = Field(
+        "1K",
+        description="what a site must send in a second (1K, 100K), or the connection is given up and the request made"
+        " anew; 0: as slowly as it likes",
+    )
+    min_speed_window: float = Field(
+        60.0, gt=0, le=DAY, description="seconds of waiting for a site over which MIN_SPEED is measured"
+    )
     refresh_changed: bool = Field(
         False, description="true: known files that changed at the site are fetched again; costs a request per file"
     )
@@ -130,6 +144,16 @@ class Settings(BaseSettings):
     trash_retention: float = Field(
         30.0, ge=0, le=36_500, description="days that files stay in the trash; 0: until somebody empties it"
     )
+    durability: Literal["full", "fast"] = Field(
+        "full",
+        description="full: a file is safe on the disk before the catalog has it, whatever fails; fast: what a power"
+        " failure takes in its last seconds is lost",
+    )
+    min_free_space: str = Field(
+        "500M",
+        description="what CONTENT_ROOT keeps free (500M, 2G): no run is begun with less, and one that comes so far stops;"
+        " 0: until the disk is full",
+    )
     run_stall_timeout: float = Field(
         600.0, gt=0, le=DAY, description="seconds after which a gallery process that reports nothing is ended"
     )
@@ -144,6 +168,12 @@ class Settings(BaseSettings):
     hook_file_skipped: str = Field("", description="the same for every file that was there already")
     hook_source_synchronized: str = Field("", description="the same for every synchronized source")
     hook_timeout: float = Field(60.0, gt=0, le=DAY, description="seconds that one call of a hook script may take")
+
+    http_host: str = Field("127.0.0.1", min_length=1, description="where `serve` answers over HTTP: /healthz, /readyz")
+    http_port: int = Field(8080, ge=0, le=65535, description="its port; 0: none")
+    http_token: str = Field(
+        "", description="what clients have to show (Authorization: Bearer …); needed beyond loopback", repr=False
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged at least")
     log_format: Literal["console", "json"] = Field("console", description="console or json")
@@ -199,12 +229,23 @@ class Settings(BaseSettings):
         """Relative paths are relative to the `.env`, which lies in the working folder."""
         if "\x00" in str(path):
             raise ValueError("a path cannot contain NUL")
-        return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symlinks
+        try:
+            return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symlinks
+        except RuntimeError:
+            raise ValueError("there is no such user, or it has no home; a whole path is allowed") from None
+        except FileNotFoundError:
+            raise ValueError("the working folder is gone; a whole path is allowed") from None
 
     @field_validator("allow_private_addresses", mode="after")
     @classmethod
     def _networks(cls, value: str) -> str:
         _parse_networks(value)
+        return value
+
+    @field_validator("min_free_space", "max_file_size", "min_speed", mode="after")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        parse_size(value)
         return value
 
     @field_validator("log_level", mode="before")
@@ -237,9 +278,26 @@ class Settings(BaseSettings):
         return f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{quote(self.rabbitmq_vhost, safe='')}"
 
     @property
+    def secrets(self) -> set[str]:
+        """The values that must not be repeated anywhere. RabbitMQ's own default is none."""
+        found = {self.rabbitmq_pass, self.http_token, *passwords_in(self.amqp_url), *passwords_in(self.database_url)}
+        return found - {"", "guest"}
+
+    @property
     def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...] | None:
         """Private networks that sources may be on; None: any."""
         return _parse_networks(self.allow_private_addresses)
+
+    @property
+    def durable(self) -> bool:
+        return self.durability == "full"
+
+    @property
+    def limits(self) -> Limits:
+        """What is taken from a site while it sends."""
+        return Limits(
+            file_size=parse_size(self.max_file_size), speed=parse_size(self.min_speed), window=self.min_speed_window
+        )
 
     @property
     def catalog_url(self) -> str:
@@ -293,6 +351,13 @@ def load_settings(env_file: Path | None = Path(".env"), **overrides: Any) -> Set
         raise SettingsError(f"{env_file} is not UTF-8 text") from None
     except OSError as error:
         raise SettingsError(f"{env_file} cannot be read: {error.strerror}") from None
+
+
+def take_secrets_from_environment() -> None:
+    """No process that we start inherits a password of ours: neither gallery-dl's post-processors nor hook scripts."""
+    secret = {name.upper() for name, field in Settings.model_fields.items() if not field.repr}
+    for name in [name for name in os.environ if name.upper() in secret]:
+        del os.environ[name]
 
 
 def suspicious_names(env_file: Path = Path(".env")) -> list[str]:

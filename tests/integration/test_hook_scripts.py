@@ -38,7 +38,7 @@ def scripted(install: Callable[..., Installation], **functions: str) -> Installa
 
 
 def test_scripts_are_called_with_the_documented_value(install: Callable[..., Installation]) -> None:
-    """Once per event, in one process, when the file is in place; a whole run makes its calls in order."""
+    """Once per event, in one process, when the file is in place; the end of a run is told last."""
     machine = scripted(install, FILE_DOWNLOADED="", FILE_SKIPPED="", SOURCE_SYNCHRONIZED="")
     with FaultySite([Post(id=1), Post(id=2)]) as site:
         url = f"Danbooru:{site.root}/posts?tags=demo"
@@ -46,13 +46,10 @@ def test_scripts_are_called_with_the_documented_value(install: Callable[..., Ins
         site.add(Post(id=3))
         assert machine.sync(url, "--to", "a", "--source-id", "7").returncode == 0
     calls = [json.loads(line) for line in (machine.home / "calls").read_text().splitlines()]
-    assert [call["event"] for call in calls] == [
-        *["file-downloaded"] * 2,
-        "source-synchronized",
-        "file-downloaded",
-        *["file-skipped"] * 2,
-        "source-synchronized",
-    ]
+    events = [call["event"] for call in calls]
+    assert events[:3] == ["file-downloaded", "file-downloaded", "source-synchronized"]
+    assert sorted(events[3:6]) == ["file-downloaded", "file-skipped", "file-skipped"]
+    assert events[6:] == ["source-synchronized"]
     assert all(call["there"] for call in calls)
     assert len({call["pid"] for call in calls}) == 2  # one process for each of the two commands
     first = calls[0]
@@ -84,3 +81,25 @@ def test_a_script_that_is_not_there(install: Callable[..., Installation]) -> Non
     assert done.stderr.strip().splitlines() == [
         "http-downloader: HOOK_FILE_SKIPPED names no file: nowhere/hook.py; it must be path/to/script.py[:function]"
     ]
+
+
+def test_doctor_reads_the_scripts(install: Callable[..., Installation]) -> None:
+    """Without running them: what is no Python, and what lacks its function, is named with its setting."""
+    machine = scripted(install, FILE_DOWNLOADED="", FILE_SKIPPED=":write", SOURCE_SYNCHRONIZED="")
+    done = machine.run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "hooks.py:on_file_downloaded, hooks.py:write, hooks.py:on_source_synchronized" in done.stdout
+
+    broken = machine.home / "broken.py"
+    broken.write_text("import nothing_of_this_name\n\ndef on_file_skipped(value:\n")
+    machine.set(
+        HOOK_FILE_DOWNLOADED=f"{machine.home}/hooks.py:on_file_donwloaded",
+        HOOK_FILE_SKIPPED=broken,
+        HOOK_SOURCE_SYNCHRONIZED=f"{machine.home}/hooks.py:fails",
+    )
+    done = machine.run("doctor", "--quiet")
+    assert done.returncode == 6
+    assert "HOOK_FILE_DOWNLOADED: " in done.stdout
+    assert "has no function on_file_donwloaded" in done.stdout
+    assert f"HOOK_FILE_SKIPPED: {broken}, line 3 is no Python" in done.stdout
+    assert "HOOK_SOURCE_SYNCHRONIZED" not in done.stdout

@@ -146,11 +146,22 @@ def test_nothing_changed_nothing_written(jar: Path) -> None:
     assert names_in(jar.parent) == names
 
 
-def test_the_merged_file_is_private(jar: Path) -> None:
-    """Mode 0600, also when it was wider before."""
-    jar.chmod(0o644)
+@pytest.mark.parametrize("before", [0o600, 0o640, 0o644])
+def test_the_merged_file_keeps_its_mode(jar: Path, before: int) -> None:
+    """Whoever could read it before can read it now, and nobody else."""
+    jar.chmod(before)
+    owner = jar.stat().st_uid, jar.stat().st_gid
     merge_back({}, {(".example.org", "/", "new"): line("new", "1")}, jar)
-    assert mode(jar) == 0o600
+    assert (mode(jar), (jar.stat().st_uid, jar.stat().st_gid)) == (before, owner)
+
+
+def test_what_a_killed_merge_left_is_swept(jar: Path) -> None:
+    """A merge that was killed leaves a private file with all cookies in it; the next one removes it, and nothing else."""
+    left, other = jar.parent / f".{jar.name}.abcd_123", jar.parent / f".{jar.name}.backup"
+    left.write_text("secret")
+    other.write_text("the operator's own")
+    merge_back({}, {(".example.org", "/", "new"): line("new", "1")}, jar)
+    assert (left.exists(), other.exists()) == (False, True)
 
 
 def test_a_symlink_stays_one(jar: Path, tmp_path: Path) -> None:

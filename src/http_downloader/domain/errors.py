@@ -7,6 +7,7 @@ DownloaderError
  ├── BrokerError          RabbitMQ refuses what we ask of it
  ├── GalleryError         gallery-dl could not be started
  ├── ContentError         the content folder cannot be used
+ ├── WebError             nobody can reach us over HTTP
  ├── SourceBusyError      a run of the source is under way
  └── LeaseLost            another worker took over this run; nothing more may be written for it
 """
@@ -14,6 +15,8 @@ DownloaderError
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+
+from .characters import visible
 
 
 class Exit(IntEnum):
@@ -30,9 +33,17 @@ class Exit(IntEnum):
 
 
 class DownloaderError(Exception):
-    """`str(error)` is one line for a person: what happened, to what, and what to do."""
+    """`str(error)` is one line for a person: what happened, to what, and, behind a semicolon, what to do."""
 
     exit_code = Exit.INTERNAL
+    remedy = ""
+    """What to do, in case that the sentence itself does not say it."""
+
+    @property
+    def told(self) -> str:
+        """How it is told to a person at a terminal."""
+        sentence = str(self)
+        return sentence if ";" in sentence or not self.remedy else f"{sentence}; {self.remedy}"
 
 
 class SettingsError(DownloaderError):
@@ -41,26 +52,37 @@ class SettingsError(DownloaderError):
 
 class CatalogError(DownloaderError):
     exit_code = Exit.UNAVAILABLE
+    remedy = "look at that database, or set DATABASE_URL to another one"
 
 
 class BrokerError(DownloaderError):
     exit_code = Exit.UNAVAILABLE
+    remedy = "look at the broker, and at RABBITMQ_HOST, RABBITMQ_USER and RABBITMQ_PASS, or AMQP_URL"
 
 
 class GalleryError(DownloaderError):
     exit_code = Exit.UNAVAILABLE
+    remedy = "try: python -m gallery_dl --version"
 
 
 class ContentError(DownloaderError):
     exit_code = Exit.UNAVAILABLE
+    remedy = "look at that folder and its disk"
+
+
+class WebError(DownloaderError):
+    exit_code = Exit.UNAVAILABLE
+    remedy = "look at HTTP_HOST and HTTP_PORT"
 
 
 class SourceBusyError(DownloaderError):
     exit_code = Exit.FAILED_TRANSIENT
+    remedy = "try again when that run has ended"
 
 
 class LeaseLost(DownloaderError):
     exit_code = Exit.UNAVAILABLE
+    remedy = "another worker goes on with it"
 
 
 class OrderFault(StrEnum):
@@ -87,5 +109,5 @@ class OrderRejected(DownloaderError):
     exit_code = Exit.USAGE
 
     def __init__(self, fault: OrderFault, sentence: str) -> None:
-        super().__init__(sentence)
+        super().__init__(visible(sentence))  # it repeats what the sender wrote
         self.fault = fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import netrc
 import os
 import queue
 import shutil
@@ -12,26 +13,32 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.request import getproxies
 
 import gallery_dl
+import requests
 from gallery_dl import actions, config, exception, extractor
 
 from .. import faults
+from ..domain.characters import visible
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
+from ..domain.secrets import Redaction, passwords_in
 from . import cookies, proof, resolver
+from .answers import bound_pages, watch_reading, watch_requests
 from .config import PLACEHOLDER, build_config, cookie_files, fingerprint, secrets_in
+from .disk import writing_to
 from .evidence import Evidence, classify
+from .folders import UnusableNameError
 from .job import MirrorJob, Run
 from .messages import Answer, Asks, AsksAddresses, AsksServed, Ended, ResolveRequest, RunRequest, Stop, Waiting
-from .names import OutsideFolderError
-from .network import refuse_private_addresses, watch_answers
+from .network import ForbiddenAddress, check_behind_proxy, proxies_in, refuse_private_addresses
 from .reporter import LogHandler, Reporter
 
 LOCK_WAIT = 15.0
@@ -59,9 +66,10 @@ def main(control: socket.socket) -> NoReturn:
 
 def _mirror(connection: Connection, request: RunRequest) -> None:
     faults.at("child.start")
-    evidence = Evidence()
+    redaction = Redaction()
+    evidence = Evidence(redaction)
     reporter = Reporter(connection)
-    handler = LogHandler(reporter, evidence, request.log_level)
+    handler = LogHandler(reporter, evidence, redaction, request.log_level)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(min(logging.INFO, request.log_level))
@@ -76,11 +84,11 @@ def _mirror(connection: Connection, request: RunRequest) -> None:
     run = Run(request, evidence, reporter, held_elsewhere)
     threading.Thread(target=_listen, args=(connection, run, answers, questions), name="control", daemon=True).start()
     try:
-        ended = _crawl(run, handler)
+        ended = _crawl(run, redaction)
     except Exception as error:  # whatever it is, the parent learns of it in one sentence
         ended = Ended(failure=classify(error))
     if ended.failure is not None:
-        detail = handler.redacted(ended.failure.detail)
+        detail = visible(redaction(ended.failure.detail))
         ended = replace(ended, failure=replace(ended.failure, detail=detail))
     faults.at("child.before_end")
     reporter(ended)
@@ -110,14 +118,14 @@ def _listen(
                 questions.put(command)
 
 
-def _crawl(run: Run, handler: LogHandler) -> Ended:
+def _crawl(run: Run, redaction: Redaction) -> Ended:
     request, evidence = run.request, run.evidence
     with contextlib.nullcontext(True) if request.rehearsal else _source_lock(request.lock_file) as free:
         if not free:
             return Ended(failure=Failure(reason=Reason.BUSY, detail=Reason.BUSY.sentence))
         try:
             run.names.check_base()
-        except OutsideFolderError as error:
+        except UnusableNameError as error:
             return Ended(failure=Failure(reason=Reason.BAD_INPUT, detail=str(error)))
         private = _Private(run)
         try:
@@ -135,11 +143,12 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             if found is None:
                 return Ended(failure=Failure(reason=Reason.NO_EXTRACTOR, detail=request.url))
             try:
-                private.take_cookies(found.category, found.basecategory, handler)
+                private.take_cookies(found.category, found.basecategory, redaction)
             except cookies.UnreadableCookiesError as error:
                 return Ended(failure=Failure(reason=Reason.COOKIES_UNREADABLE, detail=str(error)))
-            handler.hide(list(secrets_in(config._config)))
-            _guard_network(run)
+            redaction.learn(secrets_in(config._config))
+            redaction.learn(_secrets_of_the_home())
+            _guard_network(run, redaction)
             _make_sleep_interruptible(run)
             _run_job(run, found)
             told = _tell_landings(run)
@@ -163,6 +172,15 @@ def _crawl(run: Run, handler: LogHandler) -> Ended:
             )
         finally:
             private.clear()
+
+
+def _secrets_of_the_home() -> Iterator[str]:
+    """Of ~/.netrc, which the option `netrc` reads, and of proxies that the environment names."""
+    with contextlib.suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
+        yield from (login[2] for login in netrc.netrc().hosts.values() if login[2])
+    for name, value in os.environ.items():
+        if name.lower().endswith("_proxy"):
+            yield from passwords_in(value)
 
 
 def _hold_still() -> None:
@@ -191,7 +209,7 @@ def _run_job(run: Run, found: Any) -> None:
 def _tell_landings(run: Run) -> bool:
     """Report what has got its name and was not told of: by a killed process, or since something broke behind the rename.
     False when that cannot be said of all of them now."""
-    if run.request.rehearsal:
+    if run.request.rehearsal or run.broken or run.disk.has_gone():
         return False
     root = run.request.content_root
     try:
@@ -219,7 +237,7 @@ class _Private:
         self._copies: list[tuple[Path, Path, dict[cookies.Key, str]]] = []
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def take_cookies(self, category: str, basecategory: str, handler: LogHandler) -> None:
+    def take_cookies(self, category: str, basecategory: str, redaction: Redaction) -> None:
         """Point the configuration to private copies of the cookie files that this category asks for, and of those
         that linked galleries of other sites may ask for.
 
@@ -227,12 +245,12 @@ class _Private:
         """
         named = list(cookie_files(config._config, category, basecategory))
         for section, name in named:
-            section["cookies"] = str(self._copy(Path(name).expanduser(), handler, ours=True))
+            section["cookies"] = str(self._copy(Path(name).expanduser(), redaction, ours=True))
         for section, name in list(cookie_files(config._config, *config._config["extractor"])):
             if Path(name).parent == self._folder:
                 continue
             try:
-                section["cookies"] = str(self._copy(Path(name).expanduser(), handler))
+                section["cookies"] = str(self._copy(Path(name).expanduser(), redaction))
             except cookies.UnreadableCookiesError as error:
                 logging.getLogger("cookies").warning("%s", error)
         shared = self._run.request.cookies_folder
@@ -241,19 +259,20 @@ class _Private:
             if not isinstance(section, dict) or "cookies" in section or (file.stem == category and named):
                 continue
             try:
-                section["cookies"] = str(self._copy(file, handler, ours=file.stem == category))
+                section["cookies"] = str(self._copy(file, redaction, ours=file.stem == category))
             except cookies.UnreadableCookiesError as error:
                 if file.stem == category:
                     raise
                 logging.getLogger("cookies").warning("%s", error)
 
-    def _copy(self, file: Path, handler: LogHandler, *, ours: bool = False) -> Path:
+    def _copy(self, file: Path, redaction: Redaction, *, ours: bool = False) -> Path:
         """`ours`: it is for the site of this run, not only for what its listing may link to."""
-        self._folder.parent.mkdir(0o700, parents=True, exist_ok=True)
-        copy = cookies.copy_private(file, self._folder)
+        with writing_to(f"RUNTIME_PATH ({self._run.request.run_folder.parent.parent})"):
+            self._folder.parent.mkdir(0o700, parents=True, exist_ok=True)
+            copy = cookies.copy_private(file, self._folder)
         before = cookies.read_cookies(copy)
         self._copies.append((file, copy, before))
-        handler.hide(cookies.values(copy))
+        redaction.learn(cookies.secrets_of(copy))
         if ours and before and all(cookies.has_expired(line, time.time()) for line in before.values()):
             # A visitor's listing looks whole, and lacks what only members see.
             self._run.evidence.gap(Reason.COOKIES_EXPIRED, f"all cookies in {file.name} have expired")
@@ -287,8 +306,9 @@ class _source_lock:  # noqa: N801 - reads as a statement
         self._file = file
 
     def __enter__(self) -> bool:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = self._file.open("w")
+        with writing_to(f"RUNTIME_PATH ({self._file.parent.parent})"):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = self._file.open("w")
         until = time.monotonic() + LOCK_WAIT
         while True:
             try:
@@ -303,19 +323,36 @@ class _source_lock:  # noqa: N801 - reads as a statement
         self._handle.close()
 
 
-def _guard_network(run: Run) -> None:
-    if run.request.allowed_networks is not None:
-        refuse_private_addresses(run.request.allowed_networks, run.evidence.refuse)
+def _guard_network(run: Run, redaction: Redaction) -> None:
+    request, evidence = run.request, run.evidence
+    networks = request.allowed_networks
+    if networks is not None:
+        refuse_private_addresses(networks, proxies_in(config._config, getproxies()), evidence.refuse)
     last_sign = 0.0
 
-    def observe(method: str, url: str, status: int, headers: Mapping[str, str]) -> None:
+    def before(asked: requests.PreparedRequest, options: Mapping[str, Any]) -> None:
+        evidence.begin_request()
+        if networks is not None:
+            try:
+                check_behind_proxy(str(asked.url), options.get("proxies") or {}, networks)
+            except ForbiddenAddress as error:
+                evidence.refuse(error)
+                raise
+
+    def after(asked: requests.PreparedRequest, answer: requests.Response) -> bool:
         nonlocal last_sign
-        run.evidence.observe(method, url, status, headers)
+        evidence.observe(str(asked.method), str(asked.url), answer.status_code, answer.headers)
+        if (set_cookie := answer.headers.get("Set-Cookie")) is not None:
+            redaction.learn(cookies.values_set_by(set_cookie))
         if time.monotonic() - last_sign > 1:
             last_sign = time.monotonic()
             run.report(Waiting(0))
+        incoming = evidence.incoming
+        return incoming is None or incoming.take(asked, answer, evidence.validator)
 
-    watch_answers(observe)
+    watch_requests(before, after)
+    bound_pages(evidence.complain)
+    watch_reading(request.limits, evidence.complain)
 
 
 def _make_sleep_interruptible(run: Run) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from ..domain.secrets import passwords_in
 from .messages import RunRequest
 
 PLACEHOLDER = "Automatically replaced at runtime for every source"
@@ -26,9 +28,8 @@ Config = dict[str, Any]
 _OF_FILES = ("postprocessors", "postprocessor", "archive")
 _OF_ONE_RUN = ("base-directory", "part-directory", "cache", "output", "progress")
 
-_SECRET_WORDS = ("password", "passwd", "token", "secret", "api-key", "api_key", "apikey")
+_SECRET_WORDS = ("password", "passwd", "passphrase", "token", "secret", "api-key", "api_key", "apikey", "credential")
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie")
-_URL_PASSWORD = re.compile(r"://[^/@:\s]*:(?P<password>[^/@\s]+)@")
 
 
 def build_config(template: Config, request: RunRequest) -> tuple[Config, int]:
@@ -110,8 +111,21 @@ def secrets_in(value: object, *, secret: bool = False) -> Iterator[str]:
             yield from secrets_in(inner, secret=secret)
     elif secret and isinstance(value, str | int | float) and not isinstance(value, bool):
         yield str(value)
-    elif isinstance(value, str) and (found := _URL_PASSWORD.search(value)):  # a proxy's
-        yield found["password"]
+        yield from _parts_of_header(str(value))
+    elif isinstance(value, str):
+        yield from passwords_in(value)  # a proxy's
+
+
+def _parts_of_header(value: str) -> Iterator[str]:
+    """`Bearer x`, `Basic eDp5`, `a=x; b=y`: a log may repeat a part of them."""
+    scheme, _, rest = value.partition(" ")
+    if rest and scheme.lower() in ("bearer", "token", "basic"):
+        yield rest.strip()
+    if scheme.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            yield base64.b64decode(rest, validate=True).decode().partition(":")[2]
+    if "=" in value:
+        yield from (pair.partition("=")[2].strip() for pair in value.split(";"))
 
 
 def _names_secret(key: str, value: object) -> bool:

@@ -5,10 +5,17 @@ Files are in the Netscape format: seven fields separated by tabs, `#HttpOnly_` i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import re
+import stat
 import tempfile
 from pathlib import Path
+
+from ..domain.secrets import SHORTEST_ANYWHERE
+
+_SET_COOKIE = re.compile(r"(?:^|,)\s*[^=;,\s]+=\"?([^;,\s\"]*)")
 
 Key = tuple[str, str, str]
 """Domain, path and name: what makes two lines the same cookie."""
@@ -45,16 +52,29 @@ def read_cookies(file: Path) -> dict[Key, str]:
 def copy_private(file: Path, folder: Path) -> Path:
     """A copy that only this run reads and writes, mode 0600. Raises `UnreadableCookiesError`."""
     read_cookies(file)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(0o700, parents=True, exist_ok=True)
     copy = folder / f"{len(list(folder.iterdir()))}-{file.name}"
     with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         out.write(file.read_bytes())
     return copy
 
 
+def secrets_of(file: Path) -> list[str]:
+    """The secret part of every line: `1` and `dark` are choices, and nobody's session."""
+    return [value for value in values(file) if len(value) >= SHORTEST_ANYWHERE]
+
+
 def values(file: Path) -> list[str]:
-    """The secret part of every line."""
     return [line.split("\t")[6] for line in read_cookies(file).values()]
+
+
+def values_set_by(header: str) -> list[str]:
+    """The same of an answer's Set-Cookie header; several are joined with commas.
+
+    >>> values_set_by("session=s3cr3t; Path=/, theme=dark; Expires=Mon, 01 Jan 2035 00:00:00 GMT")
+    ['s3cr3t']
+    """
+    return [value for value in _SET_COOKIE.findall(header) if len(value) >= SHORTEST_ANYWHERE]
 
 
 def name_of(line: str) -> tuple[str, str]:
@@ -81,14 +101,34 @@ def merge_back(before: dict[Key, str], after: dict[Key, str], file: Path) -> int
     file = file.resolve()  # a symlink is kept, and what it points to renewed
     with (file.parent / f".{file.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep(file)
         merged = {**read_cookies(file), **changed}
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as out:
                 out.write("# Netscape HTTP Cookie File\n\n")
                 out.writelines(f"{line}\n" for line in merged.values())
-            Path(name).replace(file)
+                out.flush()
+                os.fsync(out.fileno())
+                model = file.stat()
+                Path(name).replace(file)
+                _make_alike(out.fileno(), model)  # last: until then only we read it
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     return len(changed)
+
+
+def _sweep(file: Path) -> None:
+    """Remove what one that was killed in between has left: as secret as the file itself."""
+    ours = re.compile(rf"\.{re.escape(file.name)}\.[a-z0-9_]{{8}}")  # as mkstemp names them
+    for left in file.parent.iterdir():
+        if ours.fullmatch(left.name):
+            left.unlink(missing_ok=True)
+
+
+def _make_alike(handle: int, model: os.stat_result) -> None:
+    """Readable for whom the operator's file was readable."""
+    with contextlib.suppress(OSError):  # only root gives files away
+        os.fchown(handle, model.st_uid, model.st_gid)
+    os.fchmod(handle, stat.S_IMODE(model.st_mode))

@@ -6,8 +6,9 @@ import logging
 import threading
 from multiprocessing.connection import Connection
 
-from ..domain.files import plain
-from .evidence import Evidence
+from ..domain.characters import visible
+from ..domain.secrets import Redaction
+from .evidence import Evidence, out_of_files
 from .messages import Asks, FromRun, Logged
 
 GATHER = 0.02
@@ -17,6 +18,8 @@ GATHER_FLOOD = ((32, 0.25), (8, 0.08))
 commit waits until the disk has all files that were written before."""
 LIMIT = 1000
 """Messages that may wait; then whoever reports more has to wait."""
+LONGEST = 2000
+"""Characters of a log record that are kept."""
 
 
 class Reporter:
@@ -62,27 +65,22 @@ class Reporter:
 class LogHandler(logging.Handler):
     """gallery-dl's log records, as messages and as evidence, without the secrets that they may repeat."""
 
-    def __init__(self, reporter: Reporter, evidence: Evidence, level: int) -> None:
+    def __init__(self, reporter: Reporter, evidence: Evidence, redaction: Redaction, level: int) -> None:
         super().__init__(logging.DEBUG)
         self._reporter = reporter
         self._evidence = evidence
         self._level = level
-        self._secrets: list[str] = []
-
-    def hide(self, secrets: list[str]) -> None:
-        # Short values ("1", "on") are no secrets, and hiding them would make every line unreadable.
-        self._secrets += [secret for secret in secrets if len(secret) >= 6]
-
-    def redacted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return plain(text)
+        self._redaction = redaction
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            text = self.redacted(record.getMessage())
+            text = record.getMessage()
         except Exception:  # a broken record of the extractor must not end the listing
-            text = self.redacted(str(record.msg))
+            text = str(record.msg)
+        # Cut before and after: what is searched for secrets is not the whole page that an extractor may log.
+        text = visible(self._redaction(text[: 2 * LONGEST]))
         self._evidence.record(record, text)
+        if out_of_files(text) is not None:
+            return  # every lane would say so, and then the run's end does
         if record.levelno >= self._level and text:
-            self._reporter(Logged(record.levelno, record.name, text[:2000]))
+            self._reporter(Logged(record.levelno, record.name, text[:LONGEST]))

@@ -5,10 +5,12 @@ A script that raises, or takes longer than HOOK_TIMEOUT, is reported with the ru
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +24,7 @@ class HookScript:
     """One setting `path/to/script.py[:function]`. Raises `SettingsError` when there is no such file."""
 
     def __init__(self, setting: str, text: str, default_function: str) -> None:
+        self._setting = setting
         path, _, function = text.rpartition(":") if ".py:" in text else (text, "", "")
         self.path = Path(path).expanduser()
         self.function = function or default_function
@@ -30,6 +33,41 @@ class HookScript:
 
     def __str__(self) -> str:
         return f"{self.path.name}:{self.function}"
+
+    def check(self) -> None:
+        """Read the script without running it. Raises `SettingsError` when it is no Python or lacks the function."""
+        try:
+            tree = ast.parse(self.path.read_bytes())
+        except OSError as error:
+            raise SettingsError(f"{self._setting}: {self.path} cannot be read: {error.strerror}") from None
+        except (SyntaxError, ValueError) as error:
+            where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            raise SettingsError(f"{self._setting}: {self.path}{where} is no Python: {_first_words(error)}") from None
+        names = {name for node in tree.body for name in _names(node)}
+        if self.function not in names and "*" not in names:
+            raise SettingsError(
+                f"{self._setting}: {self.path} has no function {self.function}; write it, or name another one:"
+                f" {self._setting}={self.path}:function"
+            )
+
+
+def _names(node: ast.stmt) -> Iterator[str]:
+    """What a statement of a module defines; `*` when only running it would tell."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            yield from ((alias.asname or alias.name).partition(".")[0] for alias in names)
+        case ast.Assign() | ast.AnnAssign():
+            yield from (part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+        case ast.Expr():
+            pass
+        case _:
+            yield "*"
+
+
+def _first_words(error: SyntaxError | ValueError) -> str:
+    return error.msg if isinstance(error, SyntaxError) else str(error)
 
 
 class HookScripts:
