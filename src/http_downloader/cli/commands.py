@@ -10,19 +10,19 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from .. import __version__, faults  # noqa: F401 - every command refuses a FAULT_AT that says nothing
 from ..app import post_order, serve
 from ..catalog import content, files, journal, migrations
 from ..catalog.engine import Catalog, open_catalog, utcnow
 from ..domain.errors import SettingsError
 from ..domain.files import FileState
-from ..domain.orders import check_remote_deletes, make_order
-from ..logs import configure_logs
-from ..settings import Settings, load_settings, suspicious_names
+from ..domain.orders import MAX_SOURCE_ID, check_remote_deletes, make_order
+from ..logs import configure_logs, redact
+from ..settings import Settings, load_settings, suspicious_names, take_secrets_from_environment
 from ..sync.trash import RootMarker
 from . import demo as demo_command
 from . import doctor as doctor_command
-from . import rehearse, show, synchronize
+from . import rehearse, show, synchronize, verify
 from . import removals as removals_command
 
 commands = typer.Typer(
@@ -49,6 +49,9 @@ for name, group in (
 ):
     commands.add_typer(group, name=name)
 
+OnlyOfSource = Annotated[
+    int | None, typer.Option("--source-id", min=1, max=MAX_SOURCE_ID, metavar="N", help="Of this source only.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print NDJSON: one JSON object a line.")]
 
 
@@ -69,13 +72,15 @@ def root(
 
 def _settings() -> Settings:
     settings = load_settings()
+    redact.learn(settings.secrets)
+    take_secrets_from_environment()
     for sentence in suspicious_names():
         typer.echo(f"warning: {sentence}", err=True)
     return settings
 
 
 def _catalog(settings: Settings) -> Catalog:
-    return open_catalog(settings.catalog_url)
+    return open_catalog(settings.catalog_url, durable=settings.durable)
 
 
 @commands.command("sync")
@@ -86,7 +91,10 @@ def sync_command(
         typer.Option("--to", metavar="PATH", help="Folder below CONTENT_ROOT. Default: named after the URL."),
     ] = None,
     source_id: Annotated[
-        int | None, typer.Option(metavar="N", help="Id of the source. Default: the URL's own, or a new local one.")
+        int | None,
+        typer.Option(
+            max=MAX_SOURCE_ID, metavar="N", help="Id of the source. Default: the URL's own, or a new local one."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print events as NDJSON, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
@@ -124,7 +132,7 @@ def serve_command() -> None:
 @commands.command("order")
 def order_command(
     url: Annotated[str, typer.Argument(help="The gallery's URL.")],
-    source_id: Annotated[int, typer.Option(metavar="N", help="Id of the source.")],
+    source_id: Annotated[int, typer.Option(max=MAX_SOURCE_ID, metavar="N", help="Id of the source.")],
     to: Annotated[str, typer.Option("--to", metavar="PATH", help="Folder below CONTENT_ROOT.")],
 ) -> None:
     """Post an order to the broker, for a service to carry out. Prints its message id."""
@@ -142,7 +150,7 @@ def sources_command(context: typer.Context, as_json: Json = False) -> None:
 
 @sources.command("edit")
 def sources_edit(
-    source_id: Annotated[int, typer.Argument(help="Its id.")],
+    source_id: Annotated[int, typer.Argument(min=1, max=MAX_SOURCE_ID, help="Its id.")],
     remote_deletes: Annotated[
         str, typer.Option(metavar="keep|trash|delete|default", help="What is done about files that are gone there.")
     ],
@@ -155,7 +163,7 @@ def sources_edit(
 
 @commands.command("runs")
 def runs_command(
-    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    source_id: OnlyOfSource = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="The newest N.")] = 20,
     log: Annotated[str | None, typer.Option(metavar="RUN", help="Print the log of one run.")] = None,
     as_json: Json = False,
@@ -171,7 +179,7 @@ def runs_command(
 @files_group.callback()
 def files_command(
     context: typer.Context,
-    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    source_id: OnlyOfSource = None,
     state: Annotated[FileState | None, typer.Option(help="In this state only.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -186,7 +194,9 @@ def files_command(
     show.files(page, as_json=as_json)
 
 
-OfSource = Annotated[int, typer.Option("--source-id", metavar="N", help="Id of their source.")]
+OfSource = Annotated[
+    int, typer.Option("--source-id", min=1, max=MAX_SOURCE_ID, metavar="N", help="Id of their source.")
+]
 Names = Annotated[list[str], typer.Argument(help="By filename, path or remote id.")]
 
 
@@ -252,7 +262,7 @@ InTrash = Annotated[list[str] | None, typer.Argument(help="By filename, path or 
 @trash.callback()
 def trash_list(
     context: typer.Context,
-    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    source_id: OnlyOfSource = None,
     as_json: Json = False,
 ) -> None:
     """List what is in the trash."""
@@ -263,7 +273,7 @@ def trash_list(
 @trash.command("restore")
 def trash_restore(
     names: InTrash = None,
-    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    source_id: OnlyOfSource = None,
     everything: Everything = False,
 ) -> None:
     """Bring files back to where they were. They are pinned: the remote does not have them."""
@@ -275,7 +285,7 @@ def trash_restore(
 @trash.command("empty")
 def trash_empty(
     names: InTrash = None,
-    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    source_id: OnlyOfSource = None,
     everything: Everything = False,
 ) -> None:
     """Delete files in the trash for good."""
@@ -284,11 +294,30 @@ def trash_empty(
     removals_command.empty(settings, _catalog(settings), names or [], source_id, everything)
 
 
+@commands.command("verify")
+def verify_command(
+    source_id: Annotated[int | None, typer.Option(metavar="N", help="Of this source only.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch again what is missing or damaged; damaged copies go to the trash.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Existence and size only: reads no content.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that every file is here as the catalog says: read it all, and tell what is missing, changed or unknown.
+
+    Exit codes: 0 all is as recorded (or was repaired), 3 something is missing, damaged or unreadable, 6 catalog or
+    content folder cannot be used, 130 cancelled. Files that the catalog does not know are only reported.
+    """
+    settings = _settings()
+    configure_logs("CRITICAL", settings.log_format)
+    raise typer.Exit(verify.run(settings, source_id=source_id, repair=repair, quick=quick, as_json=as_json))
+
+
 @commands.command("doctor")
 def doctor(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.")] = False,
 ) -> None:
-    """Check settings, folders, catalog, gallery-dl and broker, and say what to do. Exit code 6 on a problem."""
+    """Check settings, folders, catalog, gallery-dl, hook scripts and broker, and say what to do. Exit code 6 on a problem."""
     settings = _settings()
     configure_logs("CRITICAL", settings.log_format)
     raise typer.Exit(doctor_command.run(settings, quiet=quiet))
@@ -303,6 +332,7 @@ def demo(
 ) -> None:
     """Mirror a small gallery that this program itself serves on loopback: new, known and missing files."""
     configure_logs("CRITICAL", "console")
+    take_secrets_from_environment()
     raise typer.Exit(demo_command.run(folder, reset=reset))
 
 

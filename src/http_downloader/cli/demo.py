@@ -16,7 +16,7 @@ from rich.markup import escape
 from ..catalog import files
 from ..catalog.engine import open_catalog
 from ..demo.site import GallerySite, Post
-from ..domain.errors import Exit
+from ..domain.errors import ContentError, Exit
 from ..settings import Settings, load_settings
 from .synchronize import Mode
 from .synchronize import run as synchronize_now
@@ -42,8 +42,11 @@ class _Visits:
 
     def load(self) -> None:
         if self.file.exists():
-            stored = json.loads(self.file.read_text())
-            self.newest, self.gone, self.port = stored["newest"], frozenset(stored["gone"]), stored.get("port", 0)
+            try:
+                stored = json.loads(self.file.read_text())
+                self.newest, self.gone, self.port = stored["newest"], frozenset(stored["gone"]), stored.get("port", 0)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise ContentError(f"{self.file} is damaged; begin anew with: http-downloader demo --reset") from error
 
     def change(self) -> tuple[list[int], list[int]]:
         """The gallery moves on. Returns the ids of new and of removed posts."""
@@ -72,7 +75,12 @@ def run(folder: Path | None, *, reset: bool) -> int:
     home = (folder or load_settings().runtime_path / "demo").expanduser().absolute()
     if reset and (home / "visits.json").exists():
         shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(
+            f"the demo's folder cannot be made: {home}: {error.strerror}; name another --folder"
+        ) from error
     console = Console(highlight=False)
     visits = _Visits(home / "visits.json")
     visits.load()

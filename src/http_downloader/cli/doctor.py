@@ -12,13 +12,19 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 
-from ..app import check_broker
+from ..app import check_broker, hook_scripts
 from ..catalog import content, outbox
 from ..catalog.engine import open_catalog
-from ..domain.errors import ContentError, DownloaderError, Exit
+from ..domain.errors import ContentError, DownloaderError, Exit, SettingsError, WebError
 from ..gallery.pool import GalleryPool
+from ..logs import redact
 from ..settings import Settings
 from ..sync.trash import RootMarker
+from ..web import address
+
+
+class _Doubt(Exception):
+    """What works now, and may not for long."""
 
 
 def run(settings: Settings, *, quiet: bool) -> int:
@@ -29,16 +35,20 @@ def run(settings: Settings, *, quiet: bool) -> int:
         ("catalog", lambda: _catalog(settings)),
         ("gallery-dl", lambda: asyncio.run(_gallery(settings))),
         ("cookies", lambda: _cookies(settings)),
+        ("hook scripts", lambda: _scripts(settings)),
         ("broker", lambda: _broker(settings)),
+        ("service", lambda: _service(settings)),
     ]
     console = Console(highlight=False)
     problems = 0
     for name, check in checks:
         try:
             words = check()
+        except _Doubt as doubt:
+            console.print(f"[bold yellow]![/] {name:13} {escape(str(doubt))}", soft_wrap=True)
         except DownloaderError as error:
             problems += 1
-            console.print(f"[bold red]✗[/] {name:13} {escape(str(error))}", soft_wrap=True)
+            console.print(f"[bold red]✗[/] {name:13} {escape(redact(error.told))}", soft_wrap=True)
         else:
             if not quiet:
                 console.print(f"[bold green]✓[/] {name:13} {escape(words)}", soft_wrap=True)
@@ -61,6 +71,8 @@ def _catalog(settings: Settings) -> str:
         marker = RootMarker(settings.content_root, catalog.identity)
         if content.is_marked(catalog) and not marker.is_there():
             raise ContentError(marker.missing)
+        if (doubt := catalog.doubt()) is not None:
+            raise _Doubt(doubt)
         waiting = outbox.depth(catalog)
         return catalog.address + (f", {waiting} events wait for the broker" if waiting else "")
     finally:
@@ -94,9 +106,37 @@ def _read_cookies(file: Path) -> None:
         raise ContentError(f"{error}; export it again, or remove it") from None
 
 
+def _scripts(settings: Settings) -> str:
+    scripts = hook_scripts(settings)
+    problems = []
+    for script in scripts.values():
+        try:
+            script.check()
+        except SettingsError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return ", ".join(map(str, scripts.values())) or "none set"
+
+
 def _broker(settings: Settings) -> str:
     if settings.broker_url is None:
         return "none set: embedded mode"
     asyncio.run(check_broker(settings))
     where = settings.rabbitmq_host or "AMQP_URL"
     return f"{where} answers; queues and exchange are there"
+
+
+def _service(settings: Settings) -> str:
+    """What a service that runs here says of itself; or whether one could be asked."""
+    host, port, token = settings.http_host, settings.http_port, settings.http_token
+    if not port:
+        return "HTTP_PORT is 0: it cannot be asked"
+    answers = address.ask(host, port, token=token)
+    if answers is None:
+        address.listen(host, port, token=token).close()
+        return f"none runs here; it will answer at {host}:{port}"
+    problems = [f"{part}: {words}" for part, words in answers.items() if words != "ok"]
+    if problems:
+        raise WebError(f"the service at {host}:{port} is not ready; {'; '.join(problems)}")
+    return f"it answers at {host}:{port}, and is ready"

@@ -9,18 +9,20 @@ from typing import Self
 from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from ..catalog.journal import Claim
+from ..domain.characters import visible
 from ..domain.events import Event, EventType
 from ..domain.reasons import Reason
 from ..domain.runs import Counts, Ending, RunState
+from ..domain.secrets import masked
 from ..gallery.messages import Expects, Logged, Progress, Waiting
 from ..sync.updates import FileFailed, Finished, Started, Update
+from .literal import literal
 
 WARNING = 30
 MOST_NAMES = 5
@@ -37,6 +39,7 @@ class QuietDisplay:
         self.claim: Claim | None = None
         self.finished: Finished | None = None
         self._failed_lines = 0
+        self._waits_for = ""
 
     def __enter__(self) -> Self:
         return self
@@ -54,14 +57,16 @@ class QuietDisplay:
 
     def summary(self, ending: Ending) -> None:
         if ending.state is not RunState.SYNCHRONIZED:
-            self.errors.print(f"[bold red]{ending.state}[/]: {escape(ending.detail or '')}", soft_wrap=True)
+            self.errors.print(f"[bold red]{ending.state}[/]: {literal(ending.detail or '')}", soft_wrap=True)
 
 
 class PlainDisplay(QuietDisplay):
     """A line for every new file and every problem, then the summary: for pipes, files and dumb terminals."""
 
     def waiting(self, why: str) -> None:
-        self.line(f"waiting: {why}")
+        if why != self._waits_for:  # it is told every second
+            self._waits_for = why
+            self.line(f"waiting: {why}")
 
     def _fail_line(self, detail: str) -> None:
         """The first few; a gallery of dead links must not fill the screen. All are in the run's log."""
@@ -72,14 +77,14 @@ class PlainDisplay(QuietDisplay):
             self.line("! and more; `http-downloader runs --log RUN` has all of them")
 
     def line(self, text: str) -> None:
-        self.console.print(escape(text), soft_wrap=True)
+        self.console.print(literal(text), soft_wrap=True)
 
     def saw(self, claim: Claim, update: Update) -> None:
         super().saw(claim, update)
         match update:
             case Started(attempt=attempt, known=known):
                 again = f", try {attempt}" if attempt > 1 else ""
-                self.line(f"{claim.url} → {claim.content_path} ({known} known{again})")
+                self.line(f"{masked(claim.url)} → {claim.content_path} ({known} known{again})")
             case Event(type=EventType.FILE_DOWNLOADED):
                 self.line(f"+ {update.body['filename']}")
             case FileFailed(detail=detail):
@@ -161,7 +166,7 @@ class LiveDisplay(PlainDisplay):
         head = Table.grid(padding=(0, 1))
         head.add_column(no_wrap=True)
         head.add_column(no_wrap=True, overflow="ellipsis")
-        head.add_row(self._spinner, Text(self.claim.url if self.claim else "starting", style="bold"))
+        head.add_row(self._spinner, Text(visible(masked(self.claim.url)) if self.claim else "starting", style="bold"))
         parts = [
             f"[bold green]{counts.downloaded}[/] new",
             f"{counts.skipped} known",
@@ -179,7 +184,9 @@ class LiveDisplay(PlainDisplay):
             rows.append(_bar(f"{decimal(file.done)}{total}  {file.filename}", file.done, file.total))
         if self._wait is not None and (left := self._wait[0] - time.monotonic()) >= 1:
             why = self._wait[1] or "pause before the next request"
-            rows.append(Text(f"  waiting {left:.0f} s: {why}", style="yellow", no_wrap=True, overflow="ellipsis"))
+            rows.append(
+                Text(f"  waiting {left:.0f} s: {visible(why)}", style="yellow", no_wrap=True, overflow="ellipsis")
+            )
         return Group(*rows)
 
 
@@ -217,7 +224,7 @@ def _bar(label: str, done: int, total: int | None) -> RenderableType:
     # Without a total there is nothing honest to fill: a pulse says that something moves.
     row.add_row(
         ProgressBar(total=total, completed=done, width=30, pulse=total is None, animation_time=time.monotonic()),
-        Text(label, no_wrap=True, overflow="ellipsis"),
+        Text(visible(label), no_wrap=True, overflow="ellipsis"),
     )
     grid = Table.grid()
     grid.add_row("  ", row)
@@ -240,7 +247,7 @@ _MARKS = {
 def summary_lines(ending: Ending, finished: Finished | None, claim: Claim | None, content_root: Path) -> list[str]:
     """What became of a run, for a person with three seconds. With rich's markup."""
     words = ending.reason.sentence if ending.reason is Reason.FILES_FAILED else ending.detail
-    lines = [_MARKS[ending.state] + (f": {escape(words)}" if words else "")]
+    lines = [_MARKS[ending.state] + (f": {literal(words)}" if words else "")]
     if finished is None or claim is None:
         return lines
     counts = finished.counts
@@ -253,9 +260,9 @@ def summary_lines(ending: Ending, finished: Finished | None, claim: Claim | None
     if counts.absorbed:
         parts.append(f"{counts.absorbed} packed away by a post-processor")
     lines.append(f"  {', '.join(parts)}")
-    lines.append(f"  [dim]in {escape(_short(content_root / claim.content_path))}[/]")
+    lines.append(f"  [dim]in {literal(_short(content_root / claim.content_path))}[/]")
     if finished.removals:
-        lines.append(f"  gone at the remote: {escape(finished.removals)}")
+        lines.append(f"  gone at the remote: {literal(finished.removals)}")
     if ending.state is RunState.PARTIAL:
-        lines += [f"  {escape(gap.reason.sentence)}: {escape(gap.detail)}" for gap in finished.gaps[:MOST_NAMES]]
+        lines += [f"  {literal(gap.reason.sentence)}: {literal(gap.detail)}" for gap in finished.gaps[:MOST_NAMES]]
     return lines

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 
 from ..app import rehearse
 from ..catalog.journal import Claim
+from ..domain.characters import json_line
 from ..domain.removals import Hold, RemoteDeletes, Verdict
 from ..domain.runs import RunState
+from ..domain.secrets import masked
 from ..gallery.messages import Listed, Outcome
 from ..settings import Settings
 from ..sync.rehearsal import Rehearsed
+from .literal import literal
 from .progress import PlainDisplay
 from .synchronize import Mode
 
@@ -39,7 +40,7 @@ def run(settings: Settings, url: str, *, to: str | None, source_id: int | None, 
     claim, rehearsed = asyncio.run(rehearse(settings, url, to=to, source_id=source_id, observer=observer))
     if mode is Mode.JSON:
         for line in _lines(claim, rehearsed):
-            print(json.dumps(line, ensure_ascii=False))
+            print(json_line(line))
     elif mode is not Mode.QUIET or rehearsed.ending.state is not RunState.SYNCHRONIZED:
         _print(Console(highlight=False), settings, claim, rehearsed, all_names=verbose)
     return rehearsed.ending.exit_code
@@ -68,7 +69,7 @@ def _print(console: Console, settings: Settings, claim: Claim, rehearsed: Rehear
     by_fate: dict[str, list[str]] = {"new": [], "known": []}
     for fate, name, _ in _fates(claim, rehearsed, action):
         by_fate.setdefault(fate, []).append(name)
-    console.print(f"[bold]{escape(claim.url)}[/] → {escape(claim.content_path)}", soft_wrap=True)
+    console.print(f"[bold]{literal(masked(claim.url))}[/] → {literal(claim.content_path)}", soft_wrap=True)
     console.print("Nothing is changed. A run now would find:")
     for fate, names in by_fate.items():
         console.print(f"  [bold]{len(names)}[/] {fate}", soft_wrap=True)
@@ -76,13 +77,13 @@ def _print(console: Console, settings: Settings, claim: Claim, rehearsed: Rehear
             continue
         shown = names if all_names else names[:MOST_NAMES]
         for name in shown:
-            console.print(f"      {escape(name)}", soft_wrap=True)
+            console.print(f"      {literal(name)}", soft_wrap=True)
         if len(shown) < len(names):
             console.print(f"      … and {len(names) - len(shown)} more; -v shows all")
     ending = rehearsed.ending
     if not ending.listing_proves:
         why = f": {ending.detail}" if ending.detail else ""
-        console.print(f"The listing proves nothing about files that it does not show{escape(why)}", soft_wrap=True)
+        console.print(f"The listing proves nothing about files that it does not show{literal(why)}", soft_wrap=True)
     if ending.state is not RunState.SYNCHRONIZED:
         console.print(f"It would end as {ending.state}.")
 
@@ -108,7 +109,7 @@ def _lines(claim: Claim, rehearsed: Rehearsed) -> Iterator[dict[str, object]]:
         yield {"filename": filename, "remote_id": remote_id, "verdict": str(decision.verdict), "reason": reason}
     ending = rehearsed.ending
     yield {
-        "url": claim.url,
+        "url": masked(claim.url),
         "source_id": claim.source_id or None,
         "content_path": claim.content_path,
         "state": str(ending.state),

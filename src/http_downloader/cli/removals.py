@@ -7,17 +7,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 
 from ..app import approve, build
 from ..catalog import journal, removals
 from ..catalog.engine import Catalog
 from ..catalog.removals import StoredFile
+from ..domain.characters import visible
 from ..domain.errors import SettingsError
 from ..domain.files import FileState
 from ..domain.removals import Hold
+from ..domain.secrets import masked
 from ..settings import Settings
 from . import show
+from .literal import literal
 
 
 def list_plans(catalog: Catalog, *, as_json: bool) -> None:
@@ -30,7 +32,7 @@ def list_plans(catalog: Catalog, *, as_json: bool) -> None:
             "why": Hold(row["hold"]).sentence,
             "missing_since": show.time(row["missing_since"]),
             "content_path": row["content_path"],
-            "url": row["url"],
+            "url": masked(row["url"]),
         }
         for row in removals.held_plans(catalog)
     ]
@@ -62,9 +64,9 @@ def approve_plan(settings: Settings, catalog: Catalog, run_id: str) -> None:
     events, staying = asyncio.run(approve(settings, journal.run_number(run_id), run_id))
     console = Console(highlight=False)
     for event in events:
-        console.print(f"- {escape(event.body['filename'])}", soft_wrap=True)
+        console.print(f"- {literal(event.body['filename'])}", soft_wrap=True)
     for line in staying:
-        console.print(f"! stays: {escape(line)}", soft_wrap=True)
+        console.print(f"! stays: {literal(line)}", soft_wrap=True)
     trashed = sum(event.body["removal"] == "trash" for event in events)
     words = [f"{trashed} moved to trash" if trashed else "", f"{len(events) - trashed} deleted" if events else ""]
     words += [f"{len(staying)} stay" if staying else ""]
@@ -95,7 +97,7 @@ def list_trash(catalog: Catalog, *, source_id: int | None, as_json: bool) -> Non
 def restore(settings: Settings, catalog: Catalog, names: list[str], source_id: int | None, everything: bool) -> None:
     rows = _chosen(catalog, names, source_id, everything)
     for row, path in asyncio.run(_restore(settings, rows)):
-        print(path if path is not None else f"{row.path}: not in the trash any more")
+        print(visible(path if path is not None else f"{row.path}: not in the trash any more"))
 
 
 async def _restore(settings: Settings, rows: list[StoredFile]) -> list[tuple[StoredFile, str | None]]:
@@ -180,4 +182,4 @@ def _named(catalog: Catalog, source_id: int, names: list[str]) -> list[StoredFil
 
 
 def _print_paths(rows: list[StoredFile]) -> None:
-    print("\n".join(row.path for row in rows))
+    print("\n".join(visible(row.path) for row in rows))

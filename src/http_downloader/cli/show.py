@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..catalog import journal
 from ..catalog.engine import Catalog
+from ..domain.characters import json_line, visible
 from ..domain.errors import SettingsError
+from ..domain.secrets import masked
+from .literal import literal
 
 _COLOURS = {"synchronized": "green", "present": "green", "partial": "yellow", "failed": "red", "running": "cyan"}
 
@@ -26,7 +27,7 @@ def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     shown = [
         {
             "source_id": row["id"],
-            "url": row["url"],
+            "url": masked(row["url"]),
             "content_path": row["content_path"],
             "site": row["site"],
             "state": row["state"],
@@ -55,7 +56,7 @@ def _run(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": row["run_id"],
         "source_id": row["source_id"],
-        "url": row["url"],
+        "url": masked(row["url"]),
         "content_path": row["content_path"],
         "state": row["state"],
         "reason": None if synchronized else row["reason"],
@@ -75,7 +76,7 @@ def run_log(catalog: Catalog, run_id: str) -> None:
     row = journal.get_run(catalog, journal.run_number(run_id))
     if row is None:
         raise SettingsError(f"there is no run {run_id}; http-downloader runs lists them")
-    print(row["log"])
+    print("\n".join(map(visible, row["log"].splitlines())))
 
 
 def files(page: Callable[[int], list[dict[str, Any]]], *, as_json: bool) -> None:
@@ -123,7 +124,7 @@ def time(moment: datetime | None) -> str | None:
 def table(rows: Iterable[dict[str, Any]], as_json: bool, columns: tuple[str, ...], nothing: str) -> None:
     if as_json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_line(row))
         return
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -147,5 +148,5 @@ def _cell(column: str, value: object) -> str:
     if column.endswith("_at"):
         text = text[5:16].replace("T", " ")
     if column == "state":
-        return f"[{_COLOURS.get(text, 'default')}]{escape(text)}[/]"
-    return escape(text)
+        return f"[{_COLOURS.get(text, 'default')}]{literal(text)}[/]"
+    return literal(text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from enum import Enum, auto
 
 from ..app import sync
 from ..catalog.journal import Claim
+from ..domain.characters import json_line
 from ..domain.events import Event
 from ..domain.runs import Ending
 from ..settings import Settings
@@ -69,7 +69,7 @@ class JsonDisplay:
     def saw(self, _claim: Claim, update: Update) -> None:
         if isinstance(update, Event):
             line = {"event": str(update.type), **update.body, **update.headers, "message_id": update.message_id}
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(json_line(line), flush=True)
         elif isinstance(update, Finished) and update.again is not None:
             print(f"http-downloader: {update.ending.detail}; next try at {update.again:%H:%M:%S}Z", file=sys.stderr)
 
