@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
+import socket
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -22,15 +25,18 @@ from .amqp.consumer import Consumer
 from .amqp.relay import Relay
 from .amqp.topology import Topology
 from .amqp.wire import EventFormat, order_message
-from .catalog import journal
+from .catalog import content, journal, outbox
 from .catalog.calls import CatalogCalls
 from .catalog.engine import look_into_catalog, open_catalog, utcnow
 from .catalog.journal import Claim
-from .domain.errors import BrokerError, CatalogError, ContentError, SettingsError
+from .domain.errors import BrokerError, CatalogError, ContentError, SettingsError, WebError
 from .domain.events import Event, EventType
 from .domain.orders import Order, check_content_path, check_url, default_content_path, make_order
 from .domain.removals import RemoteDeletes
 from .domain.runs import Ending
+from .domain.sizes import parse_size
+from .domain.storage import shortage
+from .gallery.disk import free_space
 from .gallery.pool import GalleryPool
 from .settings import Settings
 from .sync.identity import Identity
@@ -42,6 +48,9 @@ from .sync.runner import Runner, RunnerSettings
 from .sync.scripts import HookScript, HookScripts
 from .sync.updates import Observer, Update
 from .sync.worker import Worker, WorkerSettings
+from .web.address import listen
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +58,7 @@ BROKER_PATIENCE = 20.0
 """Seconds that a command which ends afterwards waits for the broker."""
 EMPTY_TRASH_EVERY = 3600.0
 LAST_WORDS = 5.0
-"""Seconds for the events that are left when we are told to stop."""
+"""Seconds for the order in hand, and for the events that are left, when we are told to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +81,13 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
 
     Raises `SettingsError`, `CatalogError`, `ContentError`.
     """
-    scripts = HookScripts(_hook_scripts(settings), settings.hook_timeout)
+    scripts = HookScripts(hook_scripts(settings), settings.hook_timeout)
     broker = make_broker(settings, consume=consume)
-    _make_folders(settings)
-    calls = CatalogCalls(open_catalog(settings.catalog_url))
+    _make_folder("CONFIG_PATH", settings.config_path, 0o700)
+    _make_folder("RUNTIME_PATH", settings.runtime_path, 0o700)
+    calls = CatalogCalls(open_catalog(settings.catalog_url, durable=settings.durable))
+    if not content.is_marked(calls.catalog):  # else it is a disk that is not mounted: its place is left as it is
+        _make_folder("CONTENT_ROOT", settings.content_root, 0o777)
     identity = Identity(settings.runtime_path / "workers")
     pool = GalleryPool(settings.template, stall_timeout=settings.run_stall_timeout, processes=settings.sync_concurrency)
     try:
@@ -115,15 +127,37 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
     finally:
         await scripts.close()
         await pool.close()
+        released = False
         with contextlib.suppress(CatalogError):
             # Its unfinished runs and untold events need not wait for the end of its leases.
             await calls(journal.release, [identity.name])
+            released = True
         await asyncio.to_thread(calls.close)
-        identity.close()
+        identity.close(forget=released)
 
 
 async def serve(settings: Settings) -> None:
-    """The service: until SIGTERM or SIGINT."""
+    """The service: until SIGTERM or SIGINT. Raises what `build` raises, and `WebError`."""
+    with _listen(settings) as listener:
+        await _serve_with(settings, listener)
+
+
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Iterator[socket.socket | None]:
+    """None: nobody asked for HTTP; or another program has the port that is only our default."""
+    listener = None
+    if settings.http_port:
+        try:
+            listener = listen(settings.http_host, settings.http_port, token=settings.http_token)
+        except WebError as error:
+            if settings.model_fields_set & {"http_host", "http_port"}:
+                raise
+            log.warning("nobody can ask over HTTP whether the service is ready", why=str(error))
+    with listener or contextlib.nullcontext():
+        yield listener
+
+
+async def _serve_with(settings: Settings, listener: socket.socket | None) -> None:
     async with build(settings, consume=True) as app:
         stop = asyncio.Event()
         with _signals(stop.set):
@@ -131,37 +165,91 @@ async def serve(settings: Settings) -> None:
             # What stands now stands to the end: thousands of short-lived events are no reason to look it all over.
             gc.freeze()
             gc.set_threshold(20_000, 20, 20)
-            log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address)
+            http = {} if listener is None else {"http": "{}:{}".format(*listener.getsockname()[:2])}
+            log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address, **http)
+            if (doubt := app.calls.catalog.doubt()) is not None:
+                log.warning(doubt)
             if app.broker is None:
                 log.info(
                     "no broker is set (RABBITMQ_HOST or AMQP_URL): embedded mode, orders come from this machine only"
                 )
-            await _serve(app, stop)
+            await _serve(app, stop, listener)
         log.info("stopped")
 
 
-async def _serve(app: App, stop: asyncio.Event) -> None:
+async def _serve(app: App, stop: asyncio.Event, listener: socket.socket | None) -> None:
     # Before the relay looks for events that nobody owns: it looks again only after a while.
     await app.worker.release_dead()
     async with asyncio.TaskGroup() as group:
         background = [group.create_task(app.worker.keep_leases()), group.create_task(_keep_trash_small(app))]
-        consuming = None
+        consumer = consuming = None
         if app.broker is not None and app.relay is not None:
             background += [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
             consumer = Consumer(app.broker, app.intake.accept, app.settings.rejected_orders_queue)
             consuming = group.create_task(consumer.run())
+        if listener is not None:
+            background.append(group.create_task(_answer(app, stop, listener)))
         working = group.create_task(app.worker.run(stop))
         await stop.wait()
         log.info("stopping")
-        if app.broker is not None and consuming is not None:
-            await app.broker.stop_consuming()
+        if consumer is not None and consuming is not None:
+            await consumer.stop()
+            # An order that was journalled and not acked would come again.
+            await asyncio.wait({consuming}, timeout=LAST_WORDS)
             consuming.cancel()
         await working
-        if app.broker is not None and app.broker.is_connected:
+        if app.broker is not None and app.broker.is_connected and not app.broker.is_blocked:
             with contextlib.suppress(CatalogError):
                 await _relay_rest(app, stop)
         for task in background:
             task.cancel()
+
+
+async def _answer(app: App, stop: asyncio.Event, listener: socket.socket) -> None:
+    """Over HTTP, until cancelled. What that needs is imported here: no other command pays for it."""
+    from .web.application import make_application
+    from .web.readiness import Check, Readiness
+    from .web.server import answer
+
+    async def service() -> str | None:
+        return "it is stopping" if stop.is_set() else None
+
+    async def broker() -> str | None:
+        return app.broker.last_problem if app.broker is not None else None
+
+    async def catalog() -> str | None:
+        await app.calls(outbox.depth)
+        return app.calls.trouble  # one that can be read may still take no writes
+
+    async def content_root() -> str | None:
+        problem = await app.remover.look_at_root()
+        return problem or await asyncio.to_thread(_folder_problem, app.settings)
+
+    async def gallery() -> str | None:
+        await app.pool.start()  # it runs: nothing happens; it has died, or is out of date: what the next run would do
+        return None
+
+    checks: dict[str, Check] = {
+        "service": service,
+        "catalog": catalog,
+        "content_root": content_root,
+        "gallery": gallery,
+    }
+    if app.broker is not None:
+        checks["broker"] = broker
+    await answer(make_application(Readiness(checks), app.settings.http_token), listener)
+
+
+def _folder_problem(settings: Settings) -> str | None:
+    """Why nothing can be downloaded into CONTENT_ROOT."""
+    root = settings.content_root
+    if not os.access(root, os.W_OK | os.X_OK):
+        return f"CONTENT_ROOT is not there, or cannot be written: {root}"
+    free = free_space(root)
+    if free == 0:
+        return f"no space is left in CONTENT_ROOT: {root}"
+    short = shortage(free, 0, parse_size(settings.min_free_space), f"CONTENT_ROOT ({root})")
+    return None if short is None else short.detail
 
 
 async def _keep_trash_small(app: App) -> None:
@@ -170,7 +258,9 @@ async def _keep_trash_small(app: App) -> None:
         try:
             if count := await app.remover.empty_expired():
                 log.info("the trash was emptied of old files", files=count)
-        except (CatalogError, ContentError) as error:
+        except CatalogError:
+            pass  # said by the catalog itself
+        except ContentError as error:
             log.warning("the trash could not be emptied", why=str(error))
         await asyncio.sleep(EMPTY_TRASH_EVERY)
 
@@ -212,6 +302,8 @@ async def sync(
                 await _connect(app.broker)
             stop = asyncio.Event()
             with _signals(stop.set, second=lambda: group.create_task(app.worker.kill_all())):
+                # First, so that the order joins the run of a command that was cut off, with what that has landed.
+                await app.worker.release_dead()
                 order = await _local_order(app, url, folder, source_id)
                 submitted = await app.intake.accept(order)
                 ending = await app.worker.run_now(submitted.run, stop=stop, waiting=waiting)
@@ -305,7 +397,8 @@ async def post_order(settings: Settings, order: Order) -> str:
     try:
         await _connect(broker)
         queue = settings.amqp_q_sync_http_src_orders
-        if message_id not in await broker.publish([order_message(body, queue=queue, message_id=message_id)]):
+        message = order_message(body, queue=queue, message_id=message_id)
+        if message_id not in await _within(BROKER_PATIENCE, broker, broker.publish([message])):
             raise BrokerError(f"the broker did not take the order: queue {queue!r} is not there or refuses messages")
     finally:
         running.cancel()
@@ -315,12 +408,13 @@ async def post_order(settings: Settings, order: Order) -> str:
 
 
 async def check_broker(settings: Settings) -> None:
-    """For the doctor: connect, and declare what is missing. Raises `BrokerError` when that does not work."""
+    """For the doctor: connect, declare what is missing, and publish. Raises `BrokerError` when that does not work."""
     broker = make_broker(settings, consume=False)
     assert broker is not None
     running = asyncio.create_task(broker.run())
     try:
         await _connect(broker, patience=5.0)
+        await _within(5.0, broker, broker.takes_messages())
     finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -328,11 +422,15 @@ async def check_broker(settings: Settings) -> None:
 
 
 async def _connect(broker: Broker, patience: float = BROKER_PATIENCE) -> None:
+    await _within(patience, broker, broker.connected())
+
+
+async def _within(patience: float, broker: Broker, wanted: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(patience):
-            await broker.connected()
+            return await wanted
     except TimeoutError:
-        raise BrokerError(f"the broker does not answer: {broker.last_problem}") from None
+        raise BrokerError(f"the broker cannot be used: {broker.last_problem or 'it does not answer'}") from None
 
 
 async def _local_order(app: App, url: str, folder: str | None, source_id: int | None) -> Order:
@@ -381,7 +479,7 @@ def _outlet(settings: Settings, relay: Relay | None) -> Outlet | None:
 
 def _remover(settings: Settings, calls: CatalogCalls, outlet: Outlet | None) -> Remover:
     retention = timedelta(days=settings.trash_retention) if settings.trash_retention else None
-    return Remover(calls, settings.content_root, settings.removal_policy, retention, outlet)
+    return Remover(calls, settings.content_root, settings.removal_policy, retention, outlet, durable=settings.durable)
 
 
 def _runner_settings(settings: Settings) -> RunnerSettings:
@@ -393,13 +491,17 @@ def _runner_settings(settings: Settings) -> RunnerSettings:
         refresh_changed=settings.refresh_changed,
         lanes=settings.downloads_per_source,
         rate_limit_max_wait=settings.rate_limit_max_wait,
+        limits=settings.limits,
         attempts=settings.sync_attempts,
         retry_delay=timedelta(seconds=settings.sync_retry_delay),
         log_level=logging.DEBUG if settings.log_level == "DEBUG" else logging.INFO,
+        durable=settings.durable,
+        min_free_space=parse_size(settings.min_free_space),
     )
 
 
-def _hook_scripts(settings: Settings) -> dict[EventType, HookScript]:
+def hook_scripts(settings: Settings) -> dict[EventType, HookScript]:
+    """Raises `SettingsError` for a setting that names no file."""
     configured = {
         EventType.FILE_DOWNLOADED: ("HOOK_FILE_DOWNLOADED", settings.hook_file_downloaded, "on_file_downloaded"),
         EventType.FILE_SKIPPED: ("HOOK_FILE_SKIPPED", settings.hook_file_skipped, "on_file_skipped"),
@@ -412,16 +514,13 @@ def _hook_scripts(settings: Settings) -> dict[EventType, HookScript]:
     return {event: HookScript(name, text, function) for event, (name, text, function) in configured.items() if text}
 
 
-def _make_folders(settings: Settings) -> None:
-    for name, folder, mode in (
-        ("CONTENT_ROOT", settings.content_root, 0o777),
-        ("CONFIG_PATH", settings.config_path, 0o700),
-        ("RUNTIME_PATH", settings.runtime_path, 0o700),
-    ):
-        try:
-            folder.mkdir(mode, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ContentError(f"{name} cannot be used: {folder}: {error.strerror}") from error
+def _make_folder(name: str, folder: Path, mode: int) -> None:
+    try:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(
+            f"{name} cannot be used: {folder}: {error.strerror}; make that folder, or set {name} to another one"
+        ) from error
 
 
 @contextlib.contextmanager

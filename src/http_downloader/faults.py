@@ -42,6 +42,9 @@ POINTS = frozenset(
         "lane.write",
         "lane.before_rename",
         "lane.after_rename",
+        "verify.read",
+        "repair.after_intent",
+        "repair.after_move",
     }
 )
 """Every point there is, and who passes it: the service, or (`child`, `lane`) a gallery process."""

@@ -159,7 +159,9 @@ def test_sigterm_during_a_hanging_listing(install: Callable[..., Installation], 
         assert machine.runs()[0]["state"] == "queued"
 
 
-@pytest.mark.parametrize("point", sorted(point for point in POINTS if not point.startswith("removal.")))
+@pytest.mark.parametrize(
+    "point", sorted(point for point in POINTS if not point.startswith(("removal.", "verify.", "repair.")))
+)
 def test_killed_at_each_point_of_the_flow(point: str, install: Callable[..., Installation], queues: Queues) -> None:
     """Whoever passes the point dies there; the next start makes good what was begun, and tells of each file once."""
     machine = install(**queues.settings, FAULT_AT=f"{point}:1")

@@ -44,10 +44,10 @@ from http_downloader.domain.listing import Failure, Gap
 from http_downloader.domain.orders import Order
 from http_downloader.domain.reasons import Reason
 from http_downloader.domain.removals import Policy, Probe, RemoteDeletes, Served
+from http_downloader.gallery.disk import Disk
 from http_downloader.gallery.landing import Landing
 from http_downloader.gallery.messages import Ended, FromRun, Listed, Outcome, RunRequest, Trashed
 from http_downloader.gallery.names import Names, Standing
-from http_downloader.gallery.transfer import move
 from http_downloader.sync.recorder import Outlet
 from http_downloader.sync.removal import Remover
 from http_downloader.sync.runner import Runner, RunnerSettings
@@ -121,7 +121,7 @@ class StandIn:
     def __init__(self, site: Site, request: RunRequest) -> None:
         self._site = site
         self._request = request
-        self._names = Names(request, lambda path: False)
+        self._names = Names(request, Disk(request), lambda path: False)
         self._told_of: set[str] = set()
         self.ended = Ended(failure=Failure(reason=Reason.CRASHED))
 
@@ -174,7 +174,7 @@ class StandIn:
         if place.standing is not Standing.FREE:
             return None
         self._names.will_land(place.path, file.remote_id, file.url)
-        if not move(str(copy), str(self._request.content_root / place.path), replace=False):
+        if not self._names.move(str(copy), place.path, replace=False):
             return None
         return self._told(file, Outcome.DOWNLOADED, place.path, found)
 
@@ -516,6 +516,8 @@ class Removals(RuleBasedStateMachine):
             attempts=1,
             retry_delay=HOUR,
             log_level=50,
+            durable=False,
+            min_free_space=0,
         )
 
     def _get_so_far(self, moved: int, halfway: bool) -> None:
@@ -646,7 +648,11 @@ class Removals(RuleBasedStateMachine):
             self.calls.last = removals.restored, False
         try:
             back = self.loop.run(self._remover().restore(file))
-            assert back is not None
+            if back is None:
+                # An earlier try was cut off behind its move, and what it put back was taken for another remote file.
+                assert not (self.root / str(file.trash_path)).exists()
+                assert (self.root / file.path).is_file()
+                return
             self.absences.pop(file.remote_id, None)
             self.moved_back.discard(file.remote_id)
             self.pinned.add(file.remote_id)
@@ -837,7 +843,7 @@ def files_in(root: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and path.parent.name != ".http-downloader"
+        if path.is_file() and ".http-downloader" not in path.parts
     }
 
 

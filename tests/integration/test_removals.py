@@ -1394,7 +1394,7 @@ def test_a_run_of_two_attempts(install: Callable[..., Installation], site: Fault
 
 KILLED = {
     "before-the-move": "trash.Trash.move = die",
-    "in-mid-move": "trash._rename = lambda a, b, c, d: die(os.link(b, d, src_dir_fd=a, dst_dir_fd=c))",
+    "in-mid-move": "trash._rename = lambda a, b, c, d, _: die(os.link(b, d, src_dir_fd=a, dst_dir_fd=c))",
     "moved": "removals.removed = die",
     "committed": "removed = removals.removed; removals.removed = lambda *a: die(removed(*a))",
     "sent": "outbox.confirmed = die",

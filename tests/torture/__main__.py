@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.broker_node import private_node
+from tests.databases import ENGINES, database
 
 from .plan import draw
 from .promises import Broken, broken, duplicates, summary
@@ -29,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--engine", choices=ENGINES, default="sqlite", help="what the catalog is")
     parser.add_argument("--workers", type=int, default=1, help="services that share one catalog and one mirror")
     parser.add_argument("--output", type=Path, default=RESULT, help="where to store the counts")
     options = parser.parse_args()
@@ -37,11 +40,12 @@ def main() -> int:
     except FileNotFoundError as missing:
         print(missing, file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what it has started
     home = Path(tempfile.mkdtemp(prefix="torture-"))
     began = time.monotonic()
-    with node, World(home, node, options.workers) as world:
+    with database(options.engine, home) as url, node, World(home, node, url, options.workers) as world:
         found, rounds = _play(world, options.seed, options.rounds)
-        result = _result(world, found, options.seed, rounds, time.monotonic() - began)
+        result = _result(world, found, options, rounds, time.monotonic() - began)
     if found:
         print(f"what lies on the disk stays for a look: {home}", file=sys.stderr)
     else:
@@ -72,10 +76,14 @@ def _play(world: World, seed: int, rounds: int) -> tuple[list[Broken], int]:
     return [], rounds
 
 
-def _result(world: World, found: list[Broken], seed: int, rounds: int, seconds: float) -> dict[str, Any]:
+def _result(
+    world: World, found: list[Broken], options: argparse.Namespace, rounds: int, seconds: float
+) -> dict[str, Any]:
     lost = Counter(problem.what for problem in found)
     return {
-        "seed": seed,
+        "seed": options.seed,
+        "engine": options.engine,
+        "workers": options.workers,
         "rounds": rounds,
         "seconds": round(seconds),
         "cores": os.cpu_count(),

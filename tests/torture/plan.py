@@ -26,6 +26,7 @@ class Trouble(StrEnum):
     SITE_ERRORS = "site answers with errors"
     SITE_DOWN = "site gone for a second"
     CATALOG_LOCKED = "catalog locked for a second"
+    CATALOG_CUT = "connections to the catalog cut"
     FAILPOINT = "killed at a failpoint"
     DISK = "disk full or broken"
 
@@ -43,6 +44,7 @@ WEIGHTS = {
     Trouble.SITE_ERRORS: 4,
     Trouble.SITE_DOWN: 1,
     Trouble.CATALOG_LOCKED: 1,
+    Trouble.CATALOG_CUT: 2,
 }
 """How often each comes, among those that come at a time of their own."""
 

@@ -15,7 +15,7 @@ def paragraph(result: dict[str, Any]) -> str:
     troubles = "\n".join(f"| {name} | {count:,} |" for name, count in result["troubles"].items())
     return (
         f"`make torture ROUNDS={result['rounds']} SEED={result['seed']}` took {result['seconds'] / 60:.0f} minutes on"
-        f" {result['cores']} cores: {result['kills_and_outages']:,} kills and outages, {seen['orders']:,} orders,"
+        f" {result['cores']} cores, with {result['workers']} service and {result['engine']}: {result['kills_and_outages']:,} kills and outages, {seen['orders']:,} orders,"
         f" {seen['runs']:,} runs, {seen['files']:,} files and {seen['events']:,} events, of which"
         f" {seen['duplicates']:,} came again under the message id that they had before."
         f" Promises broken: {lost}.\n\n"

@@ -8,19 +8,21 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pika
+import sqlalchemy as sa
 
+from http_downloader.catalog.address import make_engine
 from http_downloader.demo.pictures import picture
 from tests.broker_node import BrokerNode
+from tests.databases import end_connections, locked
 from tests.installation import Installation, Service, gallery_processes, wait_until
 from tests.proxy import Proxy
 from tests.site import FaultySite, Post, cut, hang_up, status
@@ -66,12 +68,15 @@ GARBAGE = (
 class World:
     """`troubles` counts what happened, `seen` is what is known of it."""
 
-    def __init__(self, home: Path, node: BrokerNode, workers: int = 1) -> None:
+    def __init__(self, home: Path, node: BrokerNode, catalog: str, workers: int = 1) -> None:
+        """`catalog`: the URL of an empty database."""
         self.troubles: Counter[str] = Counter()
         self.seen = Observed()
         self.files = 0
         self._node = node
         self._proxy = Proxy(node.port)
+        self._url = catalog
+        self._catalog = make_engine(catalog)
         self._machines = [self._machine_of(home, number) for number in range(workers)]
         self._content = self._machines[0].content
         self._outside = home / "outside"
@@ -90,13 +95,11 @@ class World:
     def _machine_of(self, home: Path, number: int) -> Installation:
         """They share the broker, the catalog and the mirror, and nothing else."""
         address = f"amqp://guest:guest@127.0.0.1:{self._proxy.port}/%2F?heartbeat=5"
-        machine = Installation(home / f"machine{number}", **SETTINGS, AMQP_URL=address)
+        mirror = home / "machine0" / "content"
+        machine = Installation(
+            home / f"machine{number}", **SETTINGS, AMQP_URL=address, DATABASE_URL=self._url, CONTENT_ROOT=mirror
+        )
         machine.configure(TEMPLATE)
-        if number:
-            machine.set(
-                CONTENT_ROOT=home / "machine0" / "content",
-                DATABASE_URL=f"sqlite:///{home / 'machine0' / 'runtime' / 'catalog.sqlite3'}",
-            )
         return machine
 
     def __enter__(self) -> Self:
@@ -122,6 +125,7 @@ class World:
         self._proxy.close()
         for site in self._sites:
             site.stop()
+        self._catalog.dispose()
 
     @property
     def log(self) -> str:
@@ -266,7 +270,11 @@ class World:
                 self._wait(time.monotonic() + 1)
                 site.start()
             case Trouble.CATALOG_LOCKED:
-                self._lock_catalog(1.0)
+                with locked(self._url, "UPDATE catalog SET id = id"):
+                    self._wait(time.monotonic() + 1)
+            case Trouble.CATALOG_CUT:
+                if self._catalog.dialect.name == "sqlite" or not end_connections(self._url):
+                    return
         self.troubles[mishap.trouble] += 1
 
     def _kill_gallery(self, service: Service, choice: float) -> bool:
@@ -276,12 +284,6 @@ class World:
         except (OSError, IndexError):  # the service has come to its failpoint, or has none
             return False
         return True
-
-    def _lock_catalog(self, seconds: float) -> None:
-        with contextlib.closing(sqlite3.connect(self._catalog, timeout=10, isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE")
-            self._wait(time.monotonic() + seconds)
-            db.execute("ROLLBACK")
 
     # The services
 
@@ -326,9 +328,9 @@ class World:
         if rejected + len(self.seen.rejected) < len(self.seen.garbage):
             return False
         with self._reading() as db:
-            known = {row[0] for row in db.execute("SELECT message_id FROM orders")}
-            open_runs = db.execute("SELECT count(*) FROM runs WHERE state IN ('queued', 'running')").fetchone()[0]
-            outbox = db.execute("SELECT count(*) FROM outbox").fetchone()[0]
+            known = {row[0] for row in db("SELECT message_id FROM orders")}
+            open_runs = db("SELECT count(*) FROM runs WHERE state IN ('queued', 'running')")[0][0]
+            outbox = db("SELECT count(*) FROM outbox")[0][0]
         return not open_runs and not outbox and known >= self.seen.posted.keys()
 
     # What came of it
@@ -337,16 +339,14 @@ class World:
         seen = self.seen
         before = self._ended_before
         with self._reading() as db:
-            identity = db.execute("SELECT id FROM catalog").fetchone()[0]
-            seen.runs = {f"{identity}-{run}": state for run, state in db.execute("SELECT id, state FROM runs")}
+            identity = db("SELECT id FROM catalog")[0][0]
+            seen.runs = {f"{identity}-{run}": state for run, state in db("SELECT id, state FROM runs")}
             seen.journal = {}
-            for message_id, run in db.execute("SELECT message_id, run_id FROM orders"):
+            for message_id, run in db("SELECT message_id, run_id FROM orders"):
                 seen.journal.setdefault(message_id, set()).add(f"{identity}-{run}")
             seen.rows = [
                 Row(source_id=row[0], path=row[1], state=row[2], sha256=row[3], trash_path=row[4])
-                for row in db.execute(
-                    "SELECT source_id, path, state, sha256, trash_path FROM files WHERE path IS NOT NULL"
-                )
+                for row in db("SELECT source_id, path, state, sha256, trash_path FROM files WHERE path IS NOT NULL")
             ]
         seen.this_round = seen.runs.keys() - before
         self._ended_before = set(seen.runs)
@@ -370,16 +370,17 @@ class World:
             for file in machine.home.iterdir()
             if file.name not in expected and not file.name.startswith("serve-")
         }
+        seen.outside |= {
+            f"runs/{folder.name}": "is left although its run has ended"
+            for machine in self._machines
+            for folder in machine.runtime.glob("runs/*")
+        }
         seen.processes = _left_over(self._content)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(sqlite3.connect(f"file:{self._catalog}?mode=ro", uri=True, timeout=30)) as db:
-            yield db
-
-    @property
-    def _catalog(self) -> Path:
-        return self._machines[0].runtime / "catalog.sqlite3"
+    def _reading(self) -> Iterator[Callable[[str], Sequence[Any]]]:
+        with self._catalog.connect() as db:
+            yield lambda question: db.execute(sa.text(question)).all()
 
     def _site(self, source: int) -> FaultySite:
         return self._sites[(source - 1) // SOURCES_PER_SITE]

@@ -36,7 +36,7 @@ ROWS = [row for heading in ("promise", "fault") for row in tables()[heading]]
 
 
 @cache
-def tests_in(file: str) -> dict[str, bool]:
+def named_in(file: str) -> dict[str, bool]:
     """The tests of a module, and whether each of them is long."""
     tree = ast.parse((ROOT / file).read_text())
     whole = any(
@@ -44,7 +44,7 @@ def tests_in(file: str) -> dict[str, bool]:
         for node in tree.body
     )
     return {
-        node.name: whole or any("mark.long" in ast.unparse(decorator) for decorator in node.decorator_list)
+        node.name: whole or "pytest.mark.long" in map(ast.unparse, node.decorator_list)
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     }
@@ -57,8 +57,8 @@ def test_row_names_tests_that_exist(row: list[str]) -> None:
     assert named or "`make torture`" in row[2], f"no test shows: {row[0]}"
     for file, name, long in named:
         assert name, f"{file} is no test"
-        assert name in tests_in(file), f"{file} has no test {name}"
-        assert tests_in(file)[name] == bool(long), f"{name} is{'' if long else ' not'} marked as long in the page"
+        assert name in named_in(file), f"{file} has no test {name}"
+        assert named_in(file)[name] == bool(long), f"{name} is{'' if long else ' not'} marked as long in the page"
 
 
 def test_enough_is_shown() -> None:

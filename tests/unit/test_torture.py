@@ -132,7 +132,8 @@ def test_the_same_seed_gives_the_same_rounds() -> None:
 
 
 def test_every_failpoint_is_tortured() -> None:
-    assert set(KILLING_POINTS) == POINTS
+    """All but those that only `verify` passes, which is no part of the service."""
+    assert set(KILLING_POINTS) == {point for point in POINTS if not point.startswith(("verify.", "repair."))}
     for number in range(100):
         for life in draw(1, number).lives:
             parse(life.fault)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..domain.errors import OrderFault
 from ..domain.files import KnownFile, Words
 from ..domain.listing import Failure, Gap
+from ..domain.transfers import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,14 @@ class RunRequest:
     """Files that are downloaded at once, unless the gallery-dl configuration sets `lanes` for the site."""
     rate_limit_max_wait: float = 900.0
     """Seconds. When the site asks to wait longer, the run ends and is continued later."""
+    limits: Limits = Limits()
     log_level: int = 20
+    marker: Path | None = None
+    """A file in CONTENT_ROOT that is there for as long as its disk is; None: nobody looks."""
+    durable: bool = True
+    """DURABILITY=full: what is reported has reached the disk."""
+    min_free_space: int = 0
+    """Bytes that CONTENT_ROOT keeps free; 0: until the disk says no."""
     rehearsal: bool = False
     """List only: nothing is downloaded, moved, or written but what lies in `run_folder`."""
 

@@ -24,6 +24,8 @@ from ..domain.errors import GalleryError, OrderFault, OrderRejected, SettingsErr
 from ..domain.listing import Failure
 from ..domain.reasons import Reason
 from ..domain.removals import Served
+from ..domain.secrets import masked
+from ..domain.storage import OUT_OF_FILES, storage_failure
 from .forkserver import NUMBER
 from .messages import (
     Answer,
@@ -49,6 +51,16 @@ STOP_PATIENCE = 5.0
 """Seconds that a process may take to finish its current file after it was told to stop."""
 
 
+class NoProcessError(GalleryError):
+    """The system starts none now. `failure`: what that means for a run."""
+
+    def __init__(self, error: OSError) -> None:
+        known = storage_failure(error.errno, "") if error.errno in OUT_OF_FILES else None
+        words = f"no gallery process can be started: {error.strerror}"
+        self.failure = known or Failure(reason=Reason.CRASHED, detail=words)
+        super().__init__(self.failure.detail)
+
+
 class GalleryProcess:
     """One running gallery process. Read `batches()` to its end, then `ended` tells how it went."""
 
@@ -67,7 +79,8 @@ class GalleryProcess:
         while True:
             self._reading = self._pool.in_thread(self._receive)
             try:
-                batch = await self._reading
+                # Shielded here and below: the thread goes on reading when whoever waits for it is cancelled.
+                batch = await asyncio.shield(self._reading)
             except (EOFError, OSError):
                 status = await self._end()
                 self.ended = _broken_off(Reason.CRASHED, _how_it_died(status))
@@ -120,7 +133,7 @@ class GalleryProcess:
 
         self._reading = self._pool.in_thread(ask)
         try:
-            return await self._reading
+            return await asyncio.shield(self._reading)
         except (EOFError, OSError):
             return otherwise
 
@@ -132,6 +145,7 @@ class GalleryProcess:
         # The pipe is closed only when no thread reads it any more: its number may be given to another one at once.
         if self._reading is not None:
             await asyncio.wait({self._reading})
+            self._reading.exception()  # it has ended, as we wanted
         self._connection.close()
 
     async def kill(self) -> None:
@@ -209,6 +223,12 @@ class GalleryPool:
             self._drop_resolver()
 
     def _spawn(self, request: RunRequest | ResolveRequest) -> tuple[Connection, int]:
+        try:
+            return self._start(request)
+        except OSError as error:
+            raise NoProcessError(error) from error
+
+    def _start(self, request: RunRequest | ResolveRequest) -> tuple[Connection, int]:
         server = self._current_server()
         ours, theirs = socket.socketpair()
         try:
@@ -223,6 +243,12 @@ class GalleryPool:
 
     def _current_server(self) -> _ForkServer:
         """The running fork server, or a new one when the template has changed since it was loaded."""
+        try:
+            return self._server_of_now()
+        except OSError as error:
+            raise NoProcessError(error) from error
+
+    def _server_of_now(self) -> _ForkServer:
         with self._lock:
             digest = _digest(self._template)
             if self._server is not None and (self._server.digest != digest or not self._server.alive):
@@ -249,7 +275,8 @@ class GalleryPool:
                 os.kill(pid, signal.SIGKILL)
                 self._drop_resolver()
                 return Unresolved(
-                    fault=OrderFault.NO_EXTRACTOR, sentence=f"gallery-dl did not make out the URL {url} in time"
+                    fault=OrderFault.NO_EXTRACTOR,
+                    sentence=masked(f"gallery-dl did not make out the URL {url} in time"),
                 )
             except (EOFError, OSError):
                 self._drop_resolver()
@@ -332,6 +359,8 @@ def _digest(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            raise  # nothing is wrong with this one
         raise SettingsError(f"{file} cannot be read: {error.strerror}") from error
 
 

@@ -81,6 +81,8 @@ class Remover:
         retention: timedelta | None,
         outlet: Outlet | None,
         clock: Callable[[], datetime] = utcnow,
+        *,
+        durable: bool = True,
     ) -> None:
         self._calls = calls
         self._clock = clock
@@ -88,7 +90,8 @@ class Remover:
         self._policy = policy
         self._retention = retention
         self._outlet = outlet
-        self._trash = Trash(content_root)
+        self._durable = durable
+        self._trash = Trash(content_root, durable=durable)
 
     async def check_root(self) -> Failure | None:
         """Why CONTENT_ROOT cannot be used now; None when it is the folder that the catalog speaks of, which is marked
@@ -101,7 +104,7 @@ class Remover:
         if await asyncio.to_thread(marker.is_there):
             return None
         try:
-            await asyncio.to_thread(marker.write)
+            await asyncio.to_thread(marker.write, durable=self._durable)
         except ContentError as error:
             return Failure(reason=Reason.STORAGE_ERROR, detail=str(error))
         await self._calls(content.mark, self._clock())
@@ -288,6 +291,11 @@ class Remover:
             faults.at("removal.after_intent")
             moved, stuck = await asyncio.to_thread(self._carry, batch, places, action)
             faults.at("removal.after_move")
+            if (problem := await self.look_at_root()) is not None:
+                log.error(
+                    "removals interrupted, to be taken up again", why=problem
+                )  # the disk is gone, not these files
+                break
             if stuck:
                 log.error("files could not be removed", files=len(stuck), first=next(iter(stuck.values())))
                 await self._calls(removals.give_up, hand.source_id, list(stuck))

@@ -25,12 +25,15 @@ from ..domain.files import FileState, KnownFile
 from ..domain.listing import Failure, Listing
 from ..domain.reasons import Reason
 from ..domain.runs import Counts, Ending, RunState, conclude, retry_delay
+from ..domain.transfers import Limits
 from ..gallery.messages import Asks, Ended, Expects, FromRun, Listed, Logged, Progress, RunRequest, Trashed, Waiting
-from ..gallery.pool import GalleryPool, GalleryProcess
+from ..gallery.pool import GalleryPool, GalleryProcess, NoProcessError
+from ..logs import redact
 from .recorder import Attempt, Outlet, Recorder
 from .removal import Outcome, Remover, together
+from .room import Room
 from .scripts import HookScripts
-from .trash import MARKER_FOLDER
+from .trash import MARKER_FOLDER, marker_file
 from .updates import FileFailed, Finished, Observer, Started
 
 log = structlog.get_logger(__name__)
@@ -53,6 +56,10 @@ class RunnerSettings:
     attempts: int
     retry_delay: timedelta
     log_level: int
+    durable: bool
+    min_free_space: int
+    """Bytes that CONTENT_ROOT keeps free."""
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,7 @@ class Runner:
         self._settings = settings
         self._outlet = outlet
         self._remover = remover
+        self._room = Room(settings.content_root, settings.min_free_space)
         self._scripts = scripts
         self._observer = observer
         self._processes: dict[int, GalleryProcess] = {}
@@ -110,6 +118,13 @@ class Runner:
         """The runs that are being performed now."""
         return list(self._performed)
 
+    async def sweep(self) -> None:
+        """Remove what is left of runs that had ended when their worker was killed: copies of cookies may be in there."""
+        for folder in await asyncio.to_thread(lambda: list((self._settings.runtime_path / "runs").glob("*"))):
+            row = await self._calls(journal.get_run, journal.run_number(folder.name))
+            if row is not None and row["run_id"] == folder.name and RunState(row["state"]).ended:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
     async def stop(self, run: int) -> None:
         """Let a run finish its current files, then end."""
         self._stopping.add(run)
@@ -126,6 +141,7 @@ class Runner:
         known, finished = await self._known(claim)
         counts = Counts(**{name: claim.counts.get(name, 0) for name in ("downloaded", "bytes", "removed")})
         counts.removed += finished.removed
+        _count_recorded(counts, known)
         attempt = Attempt(known=known, counts=counts, announced=self._announced_before(claim))
         self._observer(claim, Started(attempt=claim.attempt, known=len(known)))
         log.info("run started", attempt=claim.attempt, url=claim.url, known_files=len(known))
@@ -176,10 +192,15 @@ class Runner:
             return Ended(stopped=True)
         if (failure := await self._remover.check_root()) is not None:
             return Ended(failure=failure)
+        if (failure := await self._room.check()) is not None:
+            return Ended(failure=failure)
+        request = await self._request(claim, attempt)  # a catalog that does not work is no failure of the gallery
         try:
-            process = await self._pool.run(await self._request(claim, attempt))
+            process = await self._pool.run(request)
         except SettingsError as error:
             return Ended(failure=Failure(reason=Reason.BAD_INPUT, detail=str(error)))
+        except NoProcessError as error:
+            return Ended(failure=error.failure)
         except DownloaderError as error:
             return Ended(failure=Failure(reason=Reason.CRASHED, detail=str(error)))
         self._processes[claim.run] = process
@@ -193,7 +214,10 @@ class Runner:
         finally:
             recorder.close()
         if process.ended.landings_told:
-            await asyncio.to_thread(self._landing_log(claim).unlink, missing_ok=True)
+            try:
+                await asyncio.to_thread(self._landing_log(claim).unlink, missing_ok=True)
+            except OSError as error:  # the next run finds that all of it is recorded
+                log.warning("the landing log stays", why=str(error))
         return process.ended
 
     async def _request(self, claim: Claim, attempt: Attempt) -> RunRequest:
@@ -360,12 +384,20 @@ class Runner:
             ),
         )
         if problem is not None:
+            problem = redact(problem)  # a script may have been told secrets of ours
             log.warning(problem)
             tail.append(f"{time.strftime('%H:%M:%S')} {problem}")
 
     async def _end_process(self, claim: Claim) -> None:
         if (process := self._processes.pop(claim.run, None)) is not None:
             await process.close()
+
+
+def _count_recorded(counts: Counts, known: dict[str, KnownFile]) -> None:
+    """What an interrupted attempt of this run has recorded and told; its counts are not in the catalog."""
+    told = [file for file in known.values() if file.announced and file.state is not FileState.ABSORBED]
+    counts.downloaded = max(counts.downloaded, len(told))
+    counts.bytes = max(counts.bytes, sum(file.size or 0 for file in told))
 
 
 async def make_request(
@@ -405,6 +437,10 @@ async def make_request(
         refresh_changed=settings.refresh_changed,
         lanes=settings.lanes,
         rate_limit_max_wait=settings.rate_limit_max_wait,
+        limits=settings.limits,
         log_level=settings.log_level,
+        marker=None if rehearsal or calls is None else marker_file(settings.content_root, calls.catalog.identity),
+        durable=settings.durable,
+        min_free_space=settings.min_free_space,
         rehearsal=rehearsal,
     )
