@@ -274,7 +274,7 @@ def test_an_order_in_hand_is_finished_when_the_service_is_told_to_stop(
     """Journalled and acked, although it came just then: an order without an id would be journalled again otherwise."""
     machine = install(**queues.settings)
     with FaultySite(posts(1)) as site, Service(machine) as service:
-        wait_until(lambda: queues.exists("orders"), what="the orders queue")
+        wait_until(lambda: CONNECTED in service.log, what="the broker")
         with locked(machine):
             queues.post(order(site))
             wait_until(lambda: queues.count("orders") == 0, what="the delivery")
