@@ -325,6 +325,8 @@ class Removals(RuleBasedStateMachine):
         self.absences: dict[str, list[tuple[datetime, str]]] = {}
         """Of each file the complete listings in a row that did not show it."""
         self.pinned: set[str] = set()
+        self.held_when_proven: set[tuple[str, int]] = set()
+        """Files, each with the run whose plan holds it, that had been missing often enough when that plan was made."""
         self.deleted_here: set[str] = set()
         """Paths whose file the user has deleted."""
         self.moved_back: set[str] = set()
@@ -719,6 +721,8 @@ class Removals(RuleBasedStateMachine):
         expected: Counter[tuple[str, str]] = Counter()
         for remote_id, row in after.rows.items():
             old = before.rows.get(remote_id)
+            if row["hold_run"] is not None and self._is_proven(remote_id):
+                self.held_when_proven.add((remote_id, row["hold_run"]))
             if row["state"] not in GONE or old is None or old["state"] not in HERE:
                 continue
             Removals.removed += 1
@@ -733,7 +737,9 @@ class Removals(RuleBasedStateMachine):
         assert self.doings.policy is not RemoteDeletes.KEEP or remote_id in self.intended
         recovers = remote_id in self.intended
         self.intended.discard(remote_id)
-        assert recovers or self._is_proven(remote_id), f"{remote_id} was not missing often enough"
+        # A person may approve an older plan, when listings that are made in another way count anew since.
+        approved = self.doings.by_hand and (remote_id, old["hold_run"]) in self.held_when_proven
+        assert recovers or approved or self._is_proven(remote_id), f"{remote_id} was not missing often enough"
         if row["state"] == FileState.TRASHED:
             self.trashed_at[row["trash_path"]] = self.now
         here = before.disk.get(old["path"])
