@@ -460,9 +460,15 @@ def test_a_repair_on_postgresql(install: Callable[..., Installation], site: Faul
 
 
 def started(mirror: Mirror, *arguments: str) -> subprocess.Popen[str]:
+    """As in a terminal, also where the tests run in the background of a shell, which has its jobs ignore Ctrl-C."""
     machine = mirror.machine
     return subprocess.Popen(
-        [str(COMMAND), "verify", *arguments], env=machine.env, cwd=machine.home, stdout=subprocess.PIPE, text=True
+        [str(COMMAND), "verify", *arguments],
+        env=machine.env,
+        cwd=machine.home,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
