@@ -21,31 +21,29 @@ from .domain.errors import SettingsError
 
 VARIABLE = "FAULT_AT"
 
-POINTS = frozenset(
-    {
-        "intake.before_journal",
-        "intake.after_journal",
-        "consumer.before_ack",
-        "worker.after_claim",
-        "runner.before_crawl",
-        "runner.before_end",
-        "runner.after_end",
-        "recorder.before_commit",
-        "recorder.after_commit",
-        "relay.before_publish",
-        "relay.before_forget",
-        "removal.after_intent",
-        "removal.after_move",
-        "child.start",
-        "child.listed",
-        "child.before_end",
-        "lane.write",
-        "lane.before_rename",
-        "lane.after_rename",
-        "verify.read",
-        "repair.after_intent",
-        "repair.after_move",
-    }
+POINTS = (
+    "intake.before_journal",
+    "intake.after_journal",
+    "consumer.before_ack",
+    "worker.after_claim",
+    "runner.before_crawl",
+    "runner.before_end",
+    "runner.after_end",
+    "recorder.before_commit",
+    "recorder.after_commit",
+    "relay.before_publish",
+    "relay.before_forget",
+    "removal.after_intent",
+    "removal.after_move",
+    "child.start",
+    "child.listed",
+    "child.before_end",
+    "lane.write",
+    "lane.before_rename",
+    "lane.after_rename",
+    "verify.read",
+    "repair.after_intent",
+    "repair.after_move",
 )
 """Every point there is, and who passes it: the service, or (`child`, `lane`) a gallery process."""
 

@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
+from http_downloader.faults import POINTS
+
 SITES = 3
 SOURCES_PER_SITE = 3
 SOURCES = tuple(range(1, SITES * SOURCES_PER_SITE + 1))
@@ -48,27 +50,8 @@ WEIGHTS = {
 }
 """How often each comes, among those that come at a time of their own."""
 
-KILLING_POINTS = (
-    "intake.before_journal",
-    "intake.after_journal",
-    "consumer.before_ack",
-    "worker.after_claim",
-    "runner.before_crawl",
-    "runner.before_end",
-    "runner.after_end",
-    "recorder.before_commit",
-    "recorder.after_commit",
-    "relay.before_publish",
-    "relay.before_forget",
-    "removal.after_intent",
-    "removal.after_move",
-    "child.start",
-    "child.listed",
-    "child.before_end",
-    "lane.write",
-    "lane.before_rename",
-    "lane.after_rename",
-)
+KILLING_POINTS = tuple(point for point in POINTS if not point.startswith(("verify.", "repair.")))
+"""All that the service and its gallery processes pass; in this order the seed of a stored result gives the same rounds."""
 DISK_FAULTS = ("full", "broken", "read-only", "too-many-files")
 
 
