@@ -101,12 +101,27 @@ catalog = Table(
     Column("id", _name(12), primary_key=True, doc="random: tells the runs of two catalogs apart"),
     Column("created_at", Instant, nullable=False),
     Column("root_marked_at", Instant, doc="when CONTENT_ROOT got its marker: without it there, it is not mounted"),
+    Column("works_with", _name(32), doc="the oldest schema whose programs may write here; none: only this very one"),
 )
 
 sites = Table(
     "sites",
     metadata,
     Column("name", _name(255), primary_key=True, doc="a row to lock while the runs of a site are counted"),
+    Column("resume_at", Instant, doc="no worker begins a run before: the site has asked one of them to wait"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", _name(120), primary_key=True, doc="as in runs.owner"),
+    Column("host", _name(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", _name(40), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False, doc="by the database's clock"),
+    Column("report", JSON, nullable=False, doc="what it is at, for people and metrics; see catalog/workers"),
 )
 
 sources = Table(
