@@ -7,6 +7,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,19 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
+from http_downloader.catalog import schema
+from http_downloader.catalog.clock import milliseconds
+from http_downloader.catalog.engine import Catalog
+
 ENGINES = ("sqlite", "postgresql", "mariadb")
 
 
 @contextlib.contextmanager
-def database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a new database, dropped afterwards. A server that does not answer is the test's failure."""
+def database(kind: str, folder: Path, *, durable: bool = False) -> Iterator[str]:
+    """The URL of a new database, dropped afterwards. A server that does not answer is the test's failure.
+
+    Not `durable`: it need not outlive a power cut.
+    """
     name = f"test_{uuid.uuid4().hex[:12]}"
     if kind == "sqlite":
         yield f"sqlite:///{folder / name}.sqlite3"
@@ -30,7 +38,8 @@ def database(kind: str, folder: Path) -> Iterator[str]:
             host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=5, autocommit=True
         )) as server:  # fmt: skip
             server.execute(f"CREATE DATABASE {name}")
-            server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # it need not outlive a power cut
+            if not durable:
+                server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
             try:
                 yield f"postgresql://postgres@127.0.0.1:{port}/{name}"
             finally:
@@ -62,6 +71,15 @@ def _server(name: str, port: int, connect: Callable[[], Any]) -> Iterator[Any]:
         yield server
     finally:
         server.close()
+
+
+def pass_time(catalog: Catalog, span: timedelta) -> None:
+    """What is agreed on by the database's clock is nearer by so much."""
+    moments = {schema.runs: ("lease_until", "not_before"), schema.sites: ("resume_at", "served_at")}
+    with catalog.engine.begin() as db:
+        for table, names in moments.items():
+            earlier = {name: sa.type_coerce(table.c[name], sa.BigInteger) - milliseconds(span) for name in names}
+            db.execute(sa.update(table).values(earlier))
 
 
 def end_connections(url: str, only: list[int] | None = None) -> int:

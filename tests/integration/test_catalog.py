@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
+import inspect
 import os
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -21,11 +25,14 @@ import sqlalchemy as sa
 from alembic import command
 from sqlalchemy.dialects import mysql
 
-from http_downloader.catalog import files, journal, migrations, outbox, removals, schema
-from http_downloader.catalog.engine import Catalog, look_into_catalog, open_catalog, query, transaction
+from http_downloader import catalog as package
+from http_downloader.catalog import files, journal, migrations, outbox, removals, retention, schema, sites
+from http_downloader.catalog.calls import CatalogCalls
+from http_downloader.catalog.clock import NOW as CLOCK
+from http_downloader.catalog.engine import Catalog, look_into_catalog, open_catalog, query, transaction, utcnow
 from http_downloader.catalog.journal import Claim, Submitted
 from http_downloader.catalog.removals import Removed
-from http_downloader.domain.errors import CatalogError, LeaseLost, SettingsError, SourceBusyError
+from http_downloader.domain.errors import CatalogError, LeaseLost, OutgrownError, SettingsError, SourceBusyError
 from http_downloader.domain.events import (
     Event,
     EventType,
@@ -40,7 +47,8 @@ from http_downloader.domain.orders import FIRST_LOCAL_SOURCE_ID, MAX_SOURCE_ID, 
 from http_downloader.domain.reasons import Reason
 from http_downloader.domain.removals import Decision, Hold, Missing, RemoteDeletes, Verdict
 from http_downloader.domain.runs import Ending, RunState
-from tests.databases import ENGINES, database
+from http_downloader.sync import retention as sweeping
+from tests.databases import ENGINES, database, pass_time
 
 SERVERS = pytest.mark.parametrize("opened", ["postgresql", "mariadb"], indirect=True)
 """For what cannot happen on SQLite, where one transaction writes at a time."""
@@ -114,10 +122,15 @@ def submit(catalog: Catalog, source_id: int = 1, *, site: str = "site", now: dat
     return journal.submit(catalog, order(source_id, **place), site=site, now=now, **more)
 
 
-def claim(
-    catalog: Catalog, owner: str = "w1", *, now: datetime = NOW, sites: int = 1, run: int | None = None
-) -> Claim | None:
-    return journal.claim(catalog, owner=owner, lease=LEASE, now=now, site_concurrency=sites, run=run)
+def claim(catalog: Catalog, owner: str = "w1", *, sites: int = 1, run: int | None = None) -> Claim | None:
+    return journal.claim(catalog, owner=owner, lease=LEASE, site_concurrency=sites, run=run)
+
+
+def until(catalog: Catalog, run: int, column: str) -> timedelta:
+    """From now, by the database's clock."""
+    with catalog.engine.connect().execution_options(reads_only=True) as db:
+        moment = sa.type_coerce(schema.runs.c[column], sa.BigInteger)
+        return timedelta(milliseconds=db.execute(sa.select(moment - CLOCK).where(schema.runs.c.id == run)).scalar_one())
 
 
 def started(catalog: Catalog, source_id: int = 1, owner: str = "w1", **more: Any) -> Claim:
@@ -138,14 +151,14 @@ def put_back(
     catalog: Catalog,
     claimed: Claim,
     ending: Ending = FAILED,
-    not_before: datetime = NOW,
+    after: timedelta = timedelta(),
     log: str = "",
     same_attempt: bool = False,
 ) -> None:
     journal.put_back(
         catalog,
         claimed,
-        not_before=not_before,
+        after=after,
         ending=ending,
         same_attempt=same_attempt,
         counts={"downloaded": 2},
@@ -305,12 +318,12 @@ def test_a_migration_that_takes_too_long(opened: Catalog, monkeypatch: pytest.Mo
     monkeypatch.setattr(migrations, "PATIENCE", 0.3)
     inside, done = threading.Event(), threading.Event()
 
-    def slowly(_config: object, _revision: str) -> None:
+    def slowly(_config: object, _db: object) -> None:
         inside.set()
         done.wait(10)
 
     with ThreadPoolExecutor(1) as thread:
-        other = thread.submit(migrations._under_lock, opened.engine, slowly, "head")
+        other = thread.submit(migrations._under_lock, opened.engine, slowly)
         try:
             assert inside.wait(10)
             with pytest.raises((CatalogError, sa.exc.OperationalError)):
@@ -335,9 +348,16 @@ def test_the_identity_stays(new_database: str, opening: Callable[..., Catalog]) 
 
 
 def test_a_newer_schema_is_refused(new_database: str, opening: Callable[..., Catalog]) -> None:
-    """An old program keeps its hands off a catalog that a newer one has changed."""
+    """An old program keeps its hands off a catalog that a newer one has changed, unless that has only been added to."""
     with opening(new_database).engine.begin() as db:
         db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    added_to = opening(new_database)
+    assert "newer schema 9999, and this program" in str(added_to.doubt())
+    submit(added_to)
+    with added_to.engine.begin() as db:
+        db.execute(sa.text("UPDATE catalog SET works_with = '9999'"))
+    with pytest.raises(OutgrownError, match="programs that do not know schema 9999 may not use it any more; upgrade"):
+        submit(added_to, 2)
     with pytest.raises(CatalogError, match="schema 9999, which is newer than this program; upgrade http-downloader"):
         open_catalog(new_database)
 
@@ -434,7 +454,8 @@ def test_an_order_makes_a_run(catalog: Catalog) -> None:
     assert not submitted.joined
     run = row(catalog, submitted.run)
     assert (run["source_id"], run["url"], run["content_path"], run["site"]) == (7, "https://example.org/x", "a/b", "s")
-    assert (run["state"], run["attempt"], run["fence"], run["not_before"]) == (RunState.QUEUED, 0, 0, NOW)
+    assert (run["state"], run["attempt"], run["fence"]) == (RunState.QUEUED, 0, 0)
+    assert journal.time_left(catalog, submitted.run) == timedelta()
     assert (run["correlation_id"], run["created_at"], run["started_at"]) == ("c", NOW, None)
     assert journal.order_ids(catalog, submitted.run) == ["m"]
     assert journal.folder_of(catalog, 7) == "a/b"
@@ -475,12 +496,13 @@ def test_a_retry_does_not_bring_back_an_older_order(catalog: Catalog) -> None:
     """A run that fails and waits, after the source has moved: its next attempt goes to where the source is now."""
     first = started(catalog, url="https://example.org/old", folder="old")
     submit(catalog, url="https://new.example/", folder="new", site="newsite")
-    put_back(catalog, first, not_before=NOW + LEASE)
+    put_back(catalog, first, after=LEASE)
     second = claim(catalog)
     assert second is not None
     assert second.run != first.run
     finish(catalog, second)
-    again = claim(catalog, now=NOW + LEASE)
+    pass_time(catalog, LEASE)
+    again = claim(catalog)
     assert again is not None
     assert again.run == first.run
     assert (again.url, again.content_path, again.site) == ("https://new.example/", "new", "newsite")
@@ -652,33 +674,109 @@ def test_local_source_ids_that_are_asked_for_at_once(catalog: Catalog) -> None:
 
 def test_the_oldest_run_that_may_start_is_claimed(catalog: Catalog) -> None:
     """First come, first served, and each run once."""
-    runs = [submit(catalog, n, site=f"s{n}").run for n in (5, 3, 4)]
+    runs = []
+    for n in (5, 3, 4):
+        runs.append(submit(catalog, n, site=f"s{n}").run)
+        pass_time(catalog, timedelta(milliseconds=1))
     found = [claim(catalog) for _ in range(4)]
     assert [one and one.run for one in found] == [*runs, None]
     first = found[0]
     assert first is not None
     assert (first.owner, first.attempt, first.fence) == ("w1", 1, 1)
-    assert row(catalog, first.run)["lease_until"] == NOW + LEASE
-    assert row(catalog, first.run)["started_at"] == NOW
+    assert LEASE - timedelta(seconds=10) < until(catalog, first.run, "lease_until") <= LEASE
+    assert -timedelta(seconds=10) < until(catalog, first.run, "started_at") <= timedelta()
 
 
 def test_site_limit(catalog: Catalog) -> None:
     """Runs of one site wait for each other, those of other sites pass them by."""
     same = [submit(catalog, n).run for n in (1, 2, 3)]
+    pass_time(catalog, timedelta(milliseconds=1))
     other = submit(catalog, 4, site="SITE").run
     claims = [claim(catalog, sites=2) for _ in range(4)]
-    assert [one and one.run for one in claims] == [same[0], same[1], other, None]
+    assert [one and one.run for one in claims] == [same[0], other, same[1], None]
     assert claims[0] is not None
     finish(catalog, claims[0])
     assert (last := claim(catalog, "w2", sites=2)) is not None
     assert last.run == same[2]
 
 
+def test_a_busy_site_starves_no_other(catalog: Catalog) -> None:
+    """The slots are shared by the sites that have something to do; with one slot, they take turns."""
+    for n in range(1, 41):
+        submit(catalog, n, site="busy")
+    for n in range(41, 45):
+        submit(catalog, n, site=f"s{n % 2}")
+    slots = [claim(catalog, sites=99) for _ in range(9)]
+    assert Counter(one.site for one in slots if one) == {"busy": 5, "s0": 2, "s1": 2}
+    assert {one.site for one in slots[:3] if one} == {"busy", "s0", "s1"}
+    for one in slots:
+        assert one is not None
+        finish(catalog, one)
+    for n in range(51, 54):
+        submit(catalog, n, site="s0")
+    turns = []
+    for _ in range(6):
+        pass_time(catalog, timedelta(milliseconds=1))
+        one = claim(catalog, sites=99)
+        assert one is not None
+        turns.append(one.site)
+        finish(catalog, one)
+    assert sorted(turns[:2]) == sorted(turns[2:4]) == sorted(turns[4:]) == ["busy", "s0"]
+
+
+def test_priority(catalog: Catalog) -> None:
+    """Within a site the highest goes first, then the oldest; between sites it counts when as many of their runs are under
+    way; never over a site's limit. A run that answers several orders has the highest of theirs."""
+    low, high, message, old, own = (
+        submit(catalog, 1).run,
+        journal.submit(catalog, replace(order(2), priority=9), site="site", now=NOW).run,
+        submit(catalog, 3, priority=5).run,
+        submit(catalog, 4, priority=5).run,
+        journal.submit(catalog, replace(order(5), priority=1), site="site", now=NOW, priority=8).run,
+    )
+    raised = submit(catalog, 6).run
+    assert submit(catalog, 6, priority=7).run == submit(catalog, 6).run == raised
+    found = [claim(catalog, sites=9) for _ in range(6)]
+    assert [one and one.run for one in found] == [high, raised, message, old, own, low]
+    submit(catalog, 7, priority=9)
+    submit(catalog, 8, site="b")
+    urgent = submit(catalog, 9, site="c", priority=1).run
+    assert (next_one := claim(catalog, sites=6)) is not None
+    assert next_one.run == urgent
+    assert (last := claim(catalog, sites=6)) is not None
+    assert last.site == "b"
+    assert claim(catalog, sites=6) is None
+
+
+def test_a_site_that_has_asked_for_a_pause(catalog: Catalog) -> None:
+    """No worker begins a run of it before, not even one that a person waits for; a shorter pause does not shorten it."""
+    run = submit(catalog, 1, site="tired").run
+    other = submit(catalog, 2, site="awake").run
+    sites.hold_off(catalog, "tired", timedelta(minutes=2))
+    sites.hold_off(catalog, "tired", timedelta(minutes=1))
+    assert (found := claim(catalog)) is not None
+    assert found.run == other
+    assert claim(catalog) is None
+    assert claim(catalog, run=run) is None
+    waits = sites.waits(catalog, ["tired", "awake", "unknown"])
+    assert set(waits) == {"tired"}
+    for left in (waits["tired"], sites.wait_of(catalog, run)):
+        assert timedelta(seconds=100) < left <= timedelta(minutes=2)
+    pass_time(catalog, timedelta(minutes=2))
+    assert (sites.waits(catalog, ["tired"]), sites.wait_of(catalog, run)) == ({}, timedelta())
+    assert (found := claim(catalog)) is not None
+    assert found.run == run
+
+
 def test_a_run_waits_for_its_time(catalog: Catalog) -> None:
     first = started(catalog)
-    put_back(catalog, first, not_before=NOW + timedelta(seconds=30))
-    assert claim(catalog, now=NOW + timedelta(seconds=29)) is None
-    again = claim(catalog, now=NOW + timedelta(seconds=30))
+    put_back(catalog, first, after=timedelta(seconds=30))
+    assert timedelta(seconds=20) < journal.time_left(catalog, first.run) <= timedelta(seconds=30)
+    pass_time(catalog, timedelta(seconds=15))
+    assert claim(catalog) is None
+    pass_time(catalog, timedelta(seconds=15))
+    assert journal.time_left(catalog, first.run) == timedelta()
+    again = claim(catalog)
     assert again is not None
     assert (again.run, again.attempt, again.fence, again.counts) == (first.run, 2, 2, {"downloaded": 2})
 
@@ -687,7 +785,7 @@ def test_a_run_that_a_person_waits_for(catalog: Catalog) -> None:
     """That one and no other, even before its time; but never beside a run of its source, nor over its site's limit."""
     other = submit(catalog, 1, site="a").run
     first = started(catalog, 2, site="b")
-    put_back(catalog, first, not_before=NOW + timedelta(hours=1))
+    put_back(catalog, first, after=timedelta(hours=1))
     again = claim(catalog, run=first.run)
     assert again is not None
     assert again.run == first.run
@@ -756,22 +854,61 @@ def test_two_claims_for_one_source(catalog: Catalog, monkeypatch: pytest.MonkeyP
 def test_a_lease_that_ends_gives_the_run_back(catalog: Catalog) -> None:
     """Another worker takes over: it is the same attempt, since it was not its fault, under a higher fence."""
     first = started(catalog)
-    assert claim(catalog, "w2", now=NOW + LEASE) is None
-    second = claim(catalog, "w2", now=NOW + LEASE + timedelta(milliseconds=1))
+    pass_time(catalog, LEASE / 2)
+    assert claim(catalog, "w2") is None
+    pass_time(catalog, LEASE / 2 + timedelta(milliseconds=1))
+    second = claim(catalog, "w2")
     assert second is not None
     assert (second.run, second.attempt) == (first.run, first.attempt)
     assert second.fence > first.fence
     assert second.owner == "w2"
 
 
+WORKER_WITH_A_WRONG_CLOCK = """
+import datetime, sys
+from datetime import timedelta
+class Wrong(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + timedelta(hours=int(sys.argv[2]))
+datetime.datetime = Wrong
+from http_downloader.catalog import engine, journal, outbox
+from http_downloader.domain.orders import Order
+catalog, lease = engine.open_catalog(sys.argv[1]), timedelta(seconds=60)
+journal.submit(catalog, Order(source_id=2, url="https://a.example", content_path="b"), site="s", now=engine.utcnow())
+claims = [journal.claim(catalog, owner="wrong", lease=lease, site_concurrency=9) for _ in range(2)]
+journal.renew(catalog, "wrong", lease, [claims[0].run])
+print([claim and claim.source_id for claim in claims], outbox.adopt(catalog, "wrong", lease))
+"""
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_worker_whose_own_clock_is_wrong(new_database: str, opening: Callable[..., Catalog], hours: int) -> None:
+    """Leases are agreed on by the database's clock: it neither steals runs nor loses its own, and its orders wait for
+    nothing."""
+    catalog = opening(new_database)
+    theirs, told_of = started(catalog, 1, "right"), started(catalog, 3, "right")
+    finish(catalog, told_of, SYNCHRONIZED, last_event(told_of))
+    command = [sys.executable, "-c", WORKER_WITH_A_WRONG_CLOCK, new_database, str(hours)]
+    assert subprocess.check_output(command, text=True).strip() == "[2, None] 0"
+    assert claim(catalog, "right", sites=9) is None
+    finish(catalog, theirs)
+    pass_time(catalog, timedelta(seconds=30))
+    assert claim(catalog, "right", sites=9) is None
+    pass_time(catalog, timedelta(seconds=31))
+    assert (again := claim(catalog, "right", sites=9)) is not None
+    assert again.source_id == 2
+
+
 def test_a_renewed_lease_holds(catalog: Catalog) -> None:
     """Of the worker that renews, and of no other."""
     mine, other = started(catalog, 1), started(catalog, 2, owner="w2")
-    journal.renew(catalog, "w1", NOW + 10 * LEASE, [mine.run])
-    found = claim(catalog, "w3", now=NOW + 5 * LEASE, sites=9)
+    assert journal.renew(catalog, "w1", 10 * LEASE, [mine.run, other.run]) == {mine.run: mine.fence}
+    pass_time(catalog, 5 * LEASE)
+    found = claim(catalog, "w3", sites=9)
     assert found is not None
     assert found.run == other.run
-    assert claim(catalog, "w3", now=NOW + 5 * LEASE, sites=9) is None
+    assert claim(catalog, "w3", sites=9) is None
     finish(catalog, mine)
 
 
@@ -780,26 +917,48 @@ def test_a_zombie_writes_nothing(catalog: Catalog, taken_over: bool) -> None:
     """A worker that was away for longer than its lease: each of its writes is refused, and nothing has changed."""
     zombie = started(catalog)
     files.record(catalog, zombie, [fact("a"), fact("b")], {"a": told(zombie, "a")}, NOW)
+    mark_missing(catalog, zombie, ["b"], NOW)
+    pass_time(catalog, 2 * LEASE)
     if taken_over:
-        assert claim(catalog, "w1", now=NOW + 2 * LEASE) is not None  # even by itself
+        assert claim(catalog, "w1") is not None  # even by itself
     else:
         submit(catalog, 2, site="elsewhere")
-        assert claim(catalog, "w2", now=NOW + 2 * LEASE) is not None
+        assert claim(catalog, "w2") is not None
         journal.release(catalog, ["w1"])
     before = everything(catalog)
-    writes: list[Callable[[], object]] = [
-        lambda: files.record(catalog, zombie, [fact("c")], {"c": told(zombie, "c")}, NOW),
-        lambda: mark_missing(catalog, zombie, ["a"], NOW),
-        lambda: removals.removed(catalog, zombie, [Removed(remote_id="a", trash_path=None, kept=False)], [], NOW),
-        lambda: files.mark_present(catalog, zombie, ["a"]),
-        lambda: put_back(catalog, zombie),
-        lambda: put_back(catalog, zombie, same_attempt=True),
-        lambda: finish(catalog, zombie, SYNCHRONIZED, last_event(zombie)),
-    ]
-    for write in writes:
+    writes: dict[Callable[..., Any], Callable[[], object]] = {
+        files.record: lambda: files.record(catalog, zombie, [fact("c")], {"c": told(zombie, "c")}, NOW),
+        files.mark_present: lambda: files.mark_present(catalog, zombie, ["a"]),
+        removals.settle: lambda: mark_missing(catalog, zombie, ["a"], NOW),
+        removals.removed: lambda: removals.removed(
+            catalog, zombie, [Removed(remote_id="a", trash_path=None, kept=False)], [], NOW
+        ),
+        removals.give_up: lambda: removals.give_up(catalog, zombie, ["b"]),
+        journal.put_back: lambda: put_back(catalog, zombie),
+        journal.finish: lambda: finish(catalog, zombie, SYNCHRONIZED, last_event(zombie)),
+    }
+    assert set(writes) == writers_of_runs()
+    for write in writes.values():
         with pytest.raises(LeaseLost, match=zombie.run_id):
             write()
     assert everything(catalog) == before
+    assert journal.renew(catalog, zombie.owner, LEASE, [zombie.run]).get(zombie.run) != zombie.fence
+
+
+def writers_of_runs() -> set[Callable[..., Any]]:
+    """Every transaction of the catalog that is told for which claim it writes."""
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.iter_modules(package.__path__, "http_downloader.catalog.")
+    ]
+    return {
+        function
+        for module in modules
+        for function in vars(module).values()
+        if getattr(function, "__module__", None) == module.__name__
+        and getattr(getattr(function, "__code__", None), "co_qualname", "").startswith("transaction.")
+        and any(found.annotation == "Claim" for found in inspect.signature(function).parameters.values())
+    }
 
 
 def test_a_run_that_has_ended_takes_no_writes(catalog: Catalog) -> None:
@@ -824,7 +983,7 @@ def test_dead_workers_are_released_at_once(catalog: Catalog) -> None:
     assert again is not None
     assert (again.run, again.attempt) == (running.run, 1)
     assert row(catalog, ended.run)["state"] == RunState.SYNCHRONIZED
-    assert outbox.adopt(catalog, "w2", NOW, LEASE) == 1
+    assert outbox.adopt(catalog, "w2", LEASE) == 1
     assert [event for _, event in outbox.waiting(catalog, "w2", 9)] == [last_event(ended)]
     finish(catalog, other)
 
@@ -1201,7 +1360,8 @@ def test_events_belong_to_the_owner_of_their_run(catalog: Catalog) -> None:
     claimed = started(catalog)
     files.record(catalog, claimed, [fact("a")], {"a": told(claimed, "a")}, NOW)
     assert outbox.waiting(catalog, "w2", 99) == []
-    assert claim(catalog, "w2", now=NOW + 2 * LEASE) is not None
+    pass_time(catalog, 2 * LEASE)
+    assert claim(catalog, "w2") is not None
     assert outbox.waiting(catalog, "w1", 99) == []
     assert [event for _, event in outbox.waiting(catalog, "w2", 99)] == [told(claimed, "a")]
 
@@ -1228,14 +1388,14 @@ def test_orphaned_events_are_adopted(catalog: Catalog) -> None:
         path = f"{claimed.source_id}/x"
         files.record(catalog, claimed, [fact("x", path)], {"x": told(claimed, "x")}, NOW)
     put_back(catalog, queued)
-    assert outbox.adopt(catalog, "w2", NOW + LEASE, LEASE) == 0
-    journal.renew(catalog, "w1", NOW + 9 * LEASE, [under_way.run])
+    assert outbox.adopt(catalog, "w2", LEASE) == 0
+    journal.renew(catalog, "w1", 9 * LEASE, [under_way.run])
     with catalog.engine.begin() as db:
         # A run under way whose lease has ended is for `claim` to give away, under a new fence.
         late = schema.runs.c.id.in_([left.run, under_way.run])
         db.execute(sa.update(schema.runs).where(late).values(lease_until=NOW))
         db.execute(sa.update(schema.runs).where(schema.runs.c.id == queued.run).values(owner=None))
-    assert outbox.adopt(catalog, "w2", NOW + LEASE, LEASE) == 2
+    assert outbox.adopt(catalog, "w2", LEASE) == 2
     assert [event for _, event in outbox.waiting(catalog, "w2", 99)] == [last_event(left), told(queued, "x")]
     assert [event for _, event in outbox.waiting(catalog, "w1", 99)] == [last_event(live), told(under_way, "x")]
 
@@ -1420,7 +1580,7 @@ def test_a_file_that_is_listed_again_and_cannot_be_fetched(catalog: Catalog) -> 
     files.record(catalog, claimed, [fact("y")], {}, NOW)
     removals.removed(catalog, claimed, [Removed(remote_id="y", trash_path=".trash/y", kept=True)], [], NOW)
     files.record(catalog, claimed, [fact("y", None, FileState.FAILED)], {}, NOW)
-    removals.give_up(catalog, 1, ["y"])
+    removals.give_up_by_hand(catalog, 1, ["y"])
     assert [row.trash_path for row in removals.trashed(catalog)] == [".trash/y"]
 
 
@@ -1451,8 +1611,8 @@ def test_what_has_been_in_the_trash_for_long(catalog: Catalog) -> None:
         one = Removed(remote_id=f"{number}", trash_path=f".trash/{number}", kept=kept)
         removals.removed(catalog, claimed, [one], [], NOW + number * LEASE)
     rows = removals.expired(catalog, NOW + LEASE, 9)
-    assert [row.trash_path for row in rows] == [".trash/0", ".trash/2"]
-    removals.emptied(catalog, [row.id for row in rows])
+    assert sorted(row.trash_path for row in rows) == [".trash/0", ".trash/2"]
+    removals.emptied(catalog, [row.id for row in rows], NOW)
     assert removals.expired(catalog, NOW + LEASE, 9) == []
     assert [row.trash_path for row in removals.trashed(catalog)] == [".trash/1"]
     assert files.count_by_state(catalog, 1) == {"removed": 2, "trashed": 1}
@@ -1521,6 +1681,74 @@ def test_a_catalog_from_before_removals_is_brought_up_to_date(
     standing = removals.standing(opened, claimed)
     assert [(one.state, one.pinned) for one in standing.known] == [(FileState.MISSING, False)]
     assert standing.history == {}
+
+
+# What is forgotten
+
+
+def forget_runs(catalog: Catalog, before: datetime) -> int:
+    """All pages, each of two runs. Returns how many were forgotten."""
+    after: int | None = 0
+    count = 0
+    while after is not None:
+        after, forgotten = retention.forget_runs(catalog, before, after, 2)
+        count += forgotten
+    return count
+
+
+def test_old_runs_are_forgotten(catalog: Catalog) -> None:
+    """With their orders; but for the newest of each source, whatever has not ended, and what is young."""
+    old = []
+    for number in range(5):
+        for source_id in (1, 2):
+            claimed = started(catalog, source_id, message_id=f"{source_id} {number}")
+            finish(catalog, claimed, SYNCHRONIZED)
+            old.append(claimed.run)
+    waiting = submit(catalog, 1, message_id="queued").run
+    running = started(catalog, 3).run
+    assert forget_runs(catalog, NOW) == 0
+    assert forget_runs(catalog, NOW + LEASE) == 9
+    left = {row["id"] for row in journal.list_runs(catalog, source_id=None, limit=99)}
+    assert left == {old[-1], waiting, running}
+    assert journal.order_ids(catalog, old[-1]) == ["2 4"]
+    assert journal.order_ids(catalog, old[0]) == []
+    assert [one["state"] for one in journal.list_sources(catalog)] == ["queued", "synchronized", "running"]
+    assert forget_runs(catalog, NOW + LEASE) == 0
+
+
+def test_a_sweep_goes_through_all_pages(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the service does it, by its own clock."""
+    monkeypatch.setattr(sweeping, "BATCH", 3)
+    for _ in range(8):
+        finish(catalog, started(catalog, now=utcnow() - timedelta(days=9)), SYNCHRONIZED)
+    with catalog.engine.begin() as db:
+        db.execute(sa.update(schema.runs).values(ended_at=utcnow() - timedelta(days=9)))
+    calls = CatalogCalls(catalog)
+    assert asyncio.run(sweeping.forget_old_runs(calls, timedelta(days=10))) == 0
+    assert asyncio.run(sweeping.forget_old_runs(calls, timedelta(days=8))) == 7
+
+
+def test_what_a_run_still_has_to_do_is_not_forgotten(catalog: Catalog) -> None:
+    """Events that nobody has sent, and files that its plan holds."""
+    telling = started(catalog)
+    finish(catalog, telling, SYNCHRONIZED, last_event(telling))
+    holding = missing_file(catalog, remote_id="held")
+    removals.settle(catalog, holding, {"held": Decision(verdict=Verdict.HELD, hold=Hold.TOO_MANY)}, {})
+    finish(catalog, holding, SYNCHRONIZED)
+    finish(catalog, started(catalog), SYNCHRONIZED)
+    assert forget_runs(catalog, NOW + LEASE) == 0
+    outbox.confirmed(catalog, [number for number, _ in outbox.waiting(catalog, "w1", 9)], "w1")
+    removals.reject(catalog, holding.run)
+    assert forget_runs(catalog, NOW + LEASE) == 2
+
+
+def test_a_number_is_not_given_to_a_second_run(catalog: Catalog) -> None:
+    """Message ids are made of it."""
+    for _ in range(3):
+        finish(catalog, started(catalog), SYNCHRONIZED)
+    (newest,) = [row["id"] for row in journal.list_runs(catalog, source_id=None, limit=1)]
+    forget_runs(catalog, NOW + LEASE)
+    assert submit(catalog, 2).run > newest
 
 
 def test_another_program_looks_into_the_sqlite_file(tmp_path: Path) -> None:

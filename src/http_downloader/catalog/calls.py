@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
 
-from ..domain.errors import CatalogError
+from ..domain.errors import CatalogError, OutgrownError
 from .engine import Catalog, probe
 
 log = structlog.get_logger(__name__)
@@ -30,18 +32,34 @@ class CatalogCalls:
         self.catalog = catalog
         self.trouble: str | None = None
         """What is wrong now, in one line."""
+        self.count, self.seconds = 0, 0.0
+        """Calls so far, and how long they took in all, waiting for a thread included."""
         self._probing = False
+        self._outgrown = asyncio.Event()
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="catalog")
 
     async def __call__(self, function: Callable[Concatenate[Catalog, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        begun = time.monotonic()
         try:
             result = await self._in_thread(functools.partial(function, self.catalog, *args, **kwargs))
+        except OutgrownError as error:
+            self.trouble = str(error)
+            self._outgrown.set()
+            raise
         except CatalogError as error:
             self._say(str(error))
             raise
+        finally:
+            self.count += 1
+            self.seconds += time.monotonic() - begun
         if self.trouble is not None and not self._probing:
             await self._look_again()
         return result
+
+    async def until_outgrown(self) -> None:
+        """Until an upgrade has shut this program out: then raises `OutgrownError`."""
+        await self._outgrown.wait()
+        raise OutgrownError(self.trouble)
 
     def close(self) -> None:
         """Waits for the transactions under way."""
@@ -49,7 +67,8 @@ class CatalogCalls:
         self.catalog.close()
 
     async def _in_thread(self, call: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        bound = contextvars.copy_context().run  # what is logged there names the run
+        return await asyncio.get_running_loop().run_in_executor(self._threads, bound, call)
 
     def _say(self, trouble: str) -> None:
         if self.trouble is None:

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from ..domain.errors import CatalogError
-from . import migrations, schema, trouble
+from ..domain.errors import CatalogError, OutgrownError
+from . import migrations, schema, trouble, upgrades
 from .address import lock_wait, make_engine
 from .mounts import network_share
 
@@ -35,6 +35,8 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.identity = ""
+        self.revision = ""
+        """The schema that was found. It may be newer than ours, when that only adds to it."""
         self.turn = _Turn(self) if self.is_sqlite else contextlib.nullcontext()
         """Held by the one transaction of this process that writes. SQLite lets only one write at a time, and has
         the others look again after a while, when it may have been free for long."""
@@ -50,6 +52,11 @@ class Catalog:
 
     def doubt(self) -> str | None:
         """What may go wrong although everything works now, in one line."""
+        if self.revision not in migrations.known():
+            return (
+                f"the catalog has the newer schema {self.revision}, and this program, which knows {migrations.newest()},"
+                " may still use it; upgrade http-downloader soon"
+            )
         folder = Path(str(self.engine.url.database)).parent
         if not self.is_sqlite or (share := network_share(folder)) is None:
             return None
@@ -81,10 +88,11 @@ class _Turn:
         self._lock.release()
 
 
-def open_catalog(url: str, *, upgrade: bool = False, durable: bool = True) -> Catalog:
-    """Connect and make sure that the schema is ours. A new database and SQLite are brought up to date;
-    a server's existing one only with `upgrade`, since other workers may be using it. Not `durable`: a power failure
-    may take the last commits of an SQLite database, and never its consistency.
+def open_catalog(url: str, *, upgrade: bool = False, force: bool = False, durable: bool = True) -> Catalog:
+    """Connect and make sure that the schema is ours, or newer and open to us. A new database and SQLite are brought up
+    to date; a server's existing one only with `upgrade`, since other workers may be using it. `force`: although workers
+    run that cannot go on with the new schema. Not `durable`: a power failure may take the last commits of an SQLite
+    database, and never its consistency.
 
     Raises `SettingsError` for a URL of no known form, `CatalogError` when the database does not answer, or
     has another schema.
@@ -92,15 +100,16 @@ def open_catalog(url: str, *, upgrade: bool = False, durable: bool = True) -> Ca
     catalog = Catalog(make_engine(url, durable=durable))
     try:
         found = _revision(catalog)
-        if found not in (None, *migrations.known()):
-            raise _newer(catalog, found)
-        if found != migrations.newest():
+        if found in (None, *migrations.known()) and found != migrations.newest():
             if found is not None and not catalog.is_sqlite and not upgrade:
                 raise CatalogError(
                     f"the catalog at {catalog.address} has the older schema {found}; run: http-downloader db upgrade"
                 )
+            if found is not None and not force:
+                upgrades.check_workers(catalog.engine, catalog.address, found)
             _upgrade(url, durable)
-        catalog.identity = _identity(catalog)
+            found = migrations.newest()
+        _take(catalog, found)
     except (SQLAlchemyError, TypeError, ValueError) as error:  # the latter two from drivers, about options
         catalog.close()
         raise _translated(catalog, error) from error
@@ -123,19 +132,18 @@ def look_into_catalog(url: str) -> Catalog | None:
         if found is None:
             catalog.close()
             return None
-        if found not in migrations.known():
-            catalog.close()
-            raise _newer(catalog, found)
-        if found != migrations.newest():
-            catalog.close()
+        if found in migrations.known() and found != migrations.newest():
             raise CatalogError(
                 f"the catalog at {catalog.address} has schema {found}, and this program works with {migrations.newest()};"
                 " run: http-downloader db upgrade"
             )
-        catalog.identity = _identity(catalog)
+        _take(catalog, found)
     except (SQLAlchemyError, TypeError, ValueError) as error:
         catalog.close()
         raise _translated(catalog, error) from error
+    except CatalogError:
+        catalog.close()
+        raise
     return catalog
 
 
@@ -157,6 +165,7 @@ def transaction(function: Callable[Concatenate[Connection, P], R]) -> Callable[C
                     if repeated:
                         db.execution_options(repeated=True)
                     with db.begin():
+                        _check_schema(catalog, db)
                         return function(db, *args, **kwargs)
             except DBAPIError as error:
                 lost = error.connection_invalidated and not repeated
@@ -210,9 +219,29 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
+def _take(catalog: Catalog, found: str | None) -> None:
+    """Use a catalog with this schema, or raise `CatalogError`."""
+    catalog.revision = str(found)
+    catalog.identity, oldest = _identity(catalog)
+    if found not in migrations.known() and (oldest is None or oldest > migrations.newest()):
+        raise _outgrown(catalog, f"schema {found}, which is newer than this program")
+
+
+def _check_schema(catalog: Catalog, db: Connection) -> None:
+    """The first statement of every transaction that writes: an upgrade that shuts us out waits for those that have made
+    it, and is seen by all others."""
+    oldest = migrations.declared(db)
+    if oldest is not None and oldest > migrations.newest():
+        raise _outgrown(
+            catalog, f"been upgraded, and programs that do not know schema {oldest} may not use it any more"
+        )
+
+
 @query
-def _identity(db: Connection) -> str:
-    return str(db.execute(sa.select(schema.catalog.c.id)).scalar_one())
+def _identity(db: Connection) -> tuple[str, str | None]:
+    """And the oldest schema whose programs may write here."""
+    found = db.execute(sa.select(schema.catalog.c.id, schema.catalog.c.works_with)).one()
+    return found.id, found.works_with
 
 
 def _revision(catalog: Catalog) -> str | None:
@@ -229,10 +258,8 @@ def _upgrade(url: str, durable: bool) -> None:
         engine.dispose()
 
 
-def _newer(catalog: Catalog, found: str | None) -> CatalogError:
-    return CatalogError(
-        f"the catalog at {catalog.address} has schema {found}, which is newer than this program; upgrade http-downloader"
-    )
+def _outgrown(catalog: Catalog, what: str) -> OutgrownError:
+    return OutgrownError(f"the catalog at {catalog.address} has {what}; upgrade http-downloader")
 
 
 def _translated(catalog: Catalog, error: Exception) -> CatalogError:

@@ -223,6 +223,11 @@ def mark_present(db: Connection, claim: Claim, remote_ids: list[str]) -> None:
         )
 
 
+def files_first(choice: sa.Select[Any]) -> sa.Select[Any]:
+    """For a page of files with their sources. MariaDB would begin with the sources, and sort millions of files."""
+    return choice.prefix_with("STRAIGHT_JOIN", dialect="mariadb").prefix_with("STRAIGHT_JOIN", dialect="mysql")
+
+
 @query
 def list_files(
     db: Connection, *, source_id: int | None, state: FileState | None, after: int, limit: int
@@ -239,7 +244,7 @@ def list_files(
         choice = choice.where(files.c.source_id == source_id)
     if state is not None:
         choice = choice.where(files.c.state == state)
-    return [dict(row) for row in db.execute(choice).mappings()]
+    return [dict(row) for row in db.execute(files_first(choice)).mappings()]
 
 
 @query

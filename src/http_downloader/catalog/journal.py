@@ -18,12 +18,13 @@ from ..domain.orders import FIRST_LOCAL_SOURCE_ID, LAST_LOCAL_SOURCE_ID, Order
 from ..domain.reasons import Reason
 from ..domain.removals import RemoteDeletes
 from ..domain.runs import Ending, RunState
-from . import outbox
+from . import outbox, workers
+from .clock import NOW, in_time, milliseconds
 from .engine import is_repeated, query, transaction
-from .schema import catalog, orders, runs, sites, sources
+from .schema import Instant, catalog, orders, runs, sites, sources
 
-CANDIDATES = 20
-"""Queued runs that one claim looks at: more only matters when that many others claim in the same moment."""
+CANDIDATES = 10
+"""Sites that one claim looks at, and runs of each: more only matters when that many others claim in the same moment."""
 
 LOG_LENGTH = 20_000
 """Characters of a run's log that are kept: the tail tells how it ended."""
@@ -56,6 +57,11 @@ class Claim:
     order_deletes: RemoteDeletes | None = None
     """The most that its orders allow."""
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """For every line that is logged of it."""
+        return {"run_id": self.run_id, "source_id": self.source_id, "site": self.site}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
@@ -77,9 +83,10 @@ def submit(
     correlation_id: str | None = None,
     sent_at: datetime | None = None,
     redelivered: bool = False,
+    priority: int = 0,
 ) -> Submitted:
     """Journal an order: it joins the queued run of its source, or makes one. The latest URL and folder count: the
-    latest by `sent_at`, the time that the sender gave it; without that, by arrival."""
+    latest by `sent_at`, the time that the sender gave it; without that, by arrival. `priority`: where it names none."""
     if (redelivered or is_repeated(db)) and message_id is not None:
         # The ack of the first delivery was lost with its connection, or our own answer: it is journalled already.
         known = db.execute(
@@ -96,8 +103,10 @@ def submit(
     place = {key: held[key] for key in order_place} if outdated else order_place
     if not outdated:
         _place_source(db, order.source_id, place, sent_at and min(sent_at, now))
+    if order.priority is not None:
+        priority = order.priority
     queued = db.execute(
-        sa.select(runs.c.id, runs.c.remote_deletes)
+        sa.select(runs.c.id, runs.c.remote_deletes, runs.c.priority)
         .where(runs.c.source_id == order.source_id, runs.c.state == RunState.QUEUED)
         .order_by(runs.c.id.desc())
         .limit(1)
@@ -108,15 +117,16 @@ def submit(
         # The most careful of all orders that the run answers.
         earlier = queued.remote_deletes and RemoteDeletes(queued.remote_deletes)
         allowed = earlier.at_most(order.remote_deletes or earlier) if earlier else order.remote_deletes
-        db.execute(sa.update(runs).where(runs.c.id == run).values(**place, remote_deletes=allowed))
+        priority = max(priority, queued.priority)
+        db.execute(sa.update(runs).where(runs.c.id == run).values(**place, remote_deletes=allowed, priority=priority))
     else:
         made = db.execute(
             sa.insert(runs).values(
                 source_id=order.source_id,
                 state=RunState.QUEUED,
-                priority=0,
+                priority=priority,
                 attempt=0,
-                not_before=now,
+                not_before=in_time(timedelta()),
                 fence=0,
                 correlation_id=correlation_id or message_id,
                 created_at=now,
@@ -135,7 +145,7 @@ def submit(
 
 def _hold_source(db: Connection, source_id: int, place: dict[str, str], now: datetime) -> Mapping[str, Any]:
     """Hold the source's row, made if there is none: two orders for one source take turns. Returns it."""
-    _ensure(db, sites, sites.c.name, place["site"], {})
+    _ensure(db, sites, sites.c.name, place["site"], {"served_at": in_time(timedelta())})
     _ensure(db, sources, sources.c.id, source_id, {**place, "url_key": file_key(place["url"]), "created_at": now})
     held = db.execute(sa.select(sources).where(sources.c.id == source_id).with_for_update())
     return dict(held.mappings().one())
@@ -198,35 +208,87 @@ def local_source_id(db: Connection, url: str, *, content_path: str, site: str, n
 
 # What every run asks is put together once: that takes longer than to ask it.
 _THIS_RUN = runs.c.id == sa.bindparam("run")
-_INSTANT = runs.c.not_before.type
-_other = runs.alias()
-_running = sa.select(sa.func.count()).select_from(_other).where(_other.c.state == RunState.RUNNING)
-_startable = (
-    sa.select(runs.c.id, runs.c.site, runs.c.source_id)
-    .where(
-        runs.c.state == RunState.QUEUED,
-        _running.where(_other.c.source_id == runs.c.source_id).scalar_subquery() == 0,
-        _running.where(_other.c.site == runs.c.site).scalar_subquery() < sa.bindparam("slots"),
+_awake = sa.or_(sites.c.resume_at.is_(None), sites.c.resume_at <= NOW)
+"""The site has asked nobody to wait, or not for so long."""
+
+
+def _running(condition: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+    return sa.select(sa.func.count()).where(_other.c.state == RunState.RUNNING, condition).scalar_subquery()
+
+
+def _first_of(site: sa.ColumnElement[str]) -> sa.Select[Any]:
+    """The queued runs of a site whose time has come and whose source is idle, to be ordered by whoever asks."""
+    due = (_mine.c.site == site, _mine.c.state == RunState.QUEUED, _mine.c.not_before <= NOW)
+    return sa.select(_mine).where(*due, _running(_other.c.source_id == _mine.c.source_id) == 0)
+
+
+def _highest(site: sa.ColumnElement[str]) -> sa.ScalarSelect[int]:
+    chosen = _first_of(site).with_only_columns(_mine.c.priority).order_by(_mine.c.priority.desc())
+    return chosen.limit(1).scalar_subquery()
+
+
+def _next_sites(waiting: sa.FromClause) -> sa.Select[Any]:
+    """The sites of which a run may begin, as they are to be served; `waiting`: all that have queued runs."""
+    seen = (
+        sa.select(
+            sites.c.name,
+            sa.func.coalesce(sa.type_coerce(sites.c.served_at, sa.BigInteger), 0).label("served_at"),
+            _running(_other.c.site == sites.c.name).label("busy"),
+            _highest(sites.c.name).label("highest"),
+        )
+        .join(waiting, waiting.c.site == sites.c.name)
+        .where(_awake)
+        .subquery()
     )
-    .order_by(runs.c.priority.desc(), runs.c.id)
+    return (
+        sa.select(seen.c.name)
+        .where(seen.c.busy < sa.bindparam("slots"), seen.c.highest.is_not(None))
+        .order_by(seen.c.busy, seen.c.highest.desc(), seen.c.served_at, seen.c.name)
+        .limit(CANDIDATES)
+    )
+
+
+def _by_steps() -> sa.FromClause:
+    """The sites with queued runs: from one to the next by the index, however many runs they have."""
+    first = sa.select(sa.func.min(runs.c.site).label("site")).where(runs.c.state == RunState.QUEUED)
+    found = first.cte("waiting", recursive=True)
+    later = sa.select(_mine.c.site).where(_mine.c.state == RunState.QUEUED, _mine.c.site > found.c.site)
+    following = later.order_by(_mine.c.site).limit(1).scalar_subquery()
+    return found.union_all(sa.select(following).where(found.c.site.is_not(None)))
+
+
+def _by_groups() -> sa.FromClause:
+    """The same for MariaDB, which steps so by itself, and walks along all runs when it is told how."""
+    return sa.select(runs.c.site).where(runs.c.state == RunState.QUEUED).group_by(runs.c.site).subquery("waiting")
+
+
+_other, _mine = runs.alias("other"), runs.alias("mine")
+_NEXT_SITES, _NEXT_SITES_ON_MARIADB = _next_sites(_by_steps()), _next_sites(_by_groups())
+_SITE = sa.bindparam("site", type_=runs.c.site.type)
+_HAS_SLOT = sa.select(sites.c.name).where(
+    sites.c.name == _SITE, _awake, _running(_other.c.site == _SITE) < sa.bindparam("slots")
+)
+_LOCK = sa.select(sites.c.name).where(sites.c.name == _SITE)
+_LOCK_PATIENTLY, _LOCK_IF_FREE = _LOCK.with_for_update(), _LOCK.with_for_update(skip_locked=True)
+_OF_SITE = (
+    _first_of(_SITE)
+    .with_only_columns(_mine.c.id, _mine.c.source_id)
+    .where(_mine.c.priority == _highest(_SITE))
+    .order_by(_mine.c.id)
     .limit(CANDIDATES)
 )
-_THIS_ONE = _startable.where(_THIS_RUN)
-_NEXT = _startable.where(runs.c.not_before <= sa.bindparam("now", type_=_INSTANT))
-_COUNTED = sa.select(
-    _running.where(_other.c.site == sa.bindparam("site")).scalar_subquery().label("by_site"),
-    _running.where(_other.c.source_id == sa.bindparam("source")).scalar_subquery().label("by_source"),
-)
+_THIS_ONE = sa.select(runs.c.id, runs.c.source_id, runs.c.site).where(_THIS_RUN, runs.c.state == RunState.QUEUED)
+_IS_BUSY = sa.select(_running(_other.c.source_id == sa.bindparam("source")))
 _TAKE = (
     sa.update(runs)
     .where(_THIS_RUN, runs.c.state == RunState.QUEUED)
     .values(
         state=RunState.RUNNING,
         owner=sa.bindparam("worker"),
-        lease_until=sa.bindparam("until", type_=_INSTANT),
+        lease_until=sa.type_coerce(NOW + sa.bindparam("lease", type_=sa.BigInteger), Instant),
         fence=runs.c.fence + 1,
         attempt=runs.c.attempt + 1,
-        started_at=sa.func.coalesce(runs.c.started_at, sa.bindparam("now", type_=_INSTANT)),
+        started_at=sa.func.coalesce(runs.c.started_at, sa.type_coerce(NOW, Instant)),
     )
 )
 _CLAIMED = (
@@ -247,11 +309,12 @@ def claim(
     *,
     owner: str,
     lease: timedelta,
-    now: datetime,
     site_concurrency: int,
     run: int | None = None,
 ) -> Claim | None:
-    """Take the first queued run that may start now: its source is idle and its site has a free slot.
+    """Take the queued run that is next: its time has come, its source is idle, its site has a free slot and has asked
+    nobody to wait. Of these one of the site with the fewest runs under way; among such sites, of the one with the highest
+    priority, and of the one whose turn was longest ago; within the site the highest priority, and the oldest.
 
     With `run`, that one and no other, even before its time: a person is waiting for it.
     """
@@ -260,25 +323,42 @@ def claim(
         raise CatalogError(
             "the connection to the catalog was lost while a run was claimed; it is claimed anew in a moment"
         )
-    _expire(db, now)
+    _expire(db)
+
+    def take_from(site: str, lock: sa.Select[Any]) -> Claim | None:
+        # Between this lock and the commit nobody else starts a run of the site: what is counted now holds.
+        if db.execute(lock, {"site": site}).first() is None:
+            passed_by.append(site)
+            return None
+        if db.execute(_HAS_SLOT, {"site": site, "slots": site_concurrency}).first() is None:
+            return None
+        candidates = [wanted] if wanted is not None else db.execute(_OF_SITE, {"site": site}).all()
+        for candidate in candidates:
+            if _take(db, candidate, owner, lease):
+                db.execute(sa.update(sites).where(sites.c.name == site).values(served_at=in_time(timedelta())))
+                return _claim(db, candidate.id)
+        return None
+
+    passed_by: list[str] = []
+    wanted = None
     if run is not None:
-        candidates = db.execute(_THIS_ONE, {"run": run, "slots": site_concurrency}).all()
-    else:
-        candidates = db.execute(_NEXT, {"now": now, "slots": site_concurrency}).all()
-    # Between these row locks and the commit nobody else starts a run of these sites: the counts below hold. All
-    # in one order, or two workers that lock one after the other as they go would lock each other out.
-    names = {candidate.site for candidate in candidates}
-    db.execute(sa.select(sites.c.name).where(sites.c.name.in_(names)).order_by(sites.c.name).with_for_update())
-    for candidate in candidates:
-        # A source that has moved may have runs of two sites, and an order for it may arrive right now.
-        db.execute(sa.select(sources.c.id).where(sources.c.id == candidate.source_id).with_for_update())
-        counted = db.execute(_COUNTED, {"site": candidate.site, "source": candidate.source_id}).one()
-        if counted.by_site >= site_concurrency or counted.by_source:
-            continue
-        taken = db.execute(_TAKE, {"run": candidate.id, "worker": owner, "until": now + lease, "now": now})
-        if taken.rowcount == 1:
-            return _claim(db, candidate.id)
-    return None
+        wanted = db.execute(_THIS_ONE, {"run": run}).first()
+        return None if wanted is None else take_from(wanted.site, _LOCK_PATIENTLY)
+    # A site that another worker takes from right now is passed by, unless there is no other.
+    next_sites = _NEXT_SITES_ON_MARIADB if db.dialect.name in ("mysql", "mariadb") else _NEXT_SITES
+    for site in db.execute(next_sites, {"slots": site_concurrency}).scalars().all():
+        if (claimed := take_from(site, _LOCK_IF_FREE)) is not None:
+            return claimed
+    return take_from(passed_by[0], _LOCK_PATIENTLY) if passed_by else None
+
+
+def _take(db: Connection, candidate: Any, owner: str, lease: timedelta) -> bool:
+    # A source that has moved may have runs of two sites, and an order for it may arrive right now.
+    db.execute(sa.select(sources.c.id).where(sources.c.id == candidate.source_id).with_for_update())
+    if db.execute(_IS_BUSY, {"source": candidate.source_id}).scalar_one():
+        return False
+    taken = db.execute(_TAKE, {"run": candidate.id, "worker": owner, "lease": milliseconds(lease)})
+    return taken.rowcount == 1
 
 
 def _claim(db: Connection, run: int) -> Claim:
@@ -312,11 +392,11 @@ def run_number(run_id: str) -> int:
     return int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else 0
 
 
-def _expire(db: Connection, now: datetime) -> None:
+def _expire(db: Connection) -> None:
     """Give back the runs whose worker has not renewed its lease. The attempt was not its fault: it counts again."""
     update_found(
         db,
-        sa.and_(runs.c.state == RunState.RUNNING, runs.c.lease_until < now),
+        sa.and_(runs.c.state == RunState.RUNNING, runs.c.lease_until < NOW),
         {"state": RunState.QUEUED, "attempt": runs.c.attempt - 1, "owner": None, "lease_until": None},
     )
 
@@ -336,6 +416,7 @@ def update_found(db: Connection, condition: sa.ColumnElement[bool], values: dict
 @transaction
 def release(db: Connection, owners: list[str]) -> int:
     """Give back at once whatever workers own that are known to be dead. Returns the number of runs."""
+    workers.leave(db, owners)
     db.execute(sa.update(runs).where(runs.c.owner.in_(owners), runs.c.state != RunState.RUNNING).values(owner=None))
     given_back = db.execute(
         sa.update(runs)
@@ -346,14 +427,14 @@ def release(db: Connection, owners: list[str]) -> int:
 
 
 @transaction
-def give_back(db: Connection, owner: str, performed: list[int], not_before: datetime) -> int:
+def give_back(db: Connection, owner: str, performed: list[int], rest: timedelta) -> int:
     """Put back what a live worker owns and does not perform: it was interrupted, or the answer to its claim was lost.
 
-    It still owns the events of these runs. Returns the number of runs.
+    They may go on after `rest`. It still owns the events of these runs. Returns the number of runs.
     """
     strays = sa.and_(runs.c.owner == owner, runs.c.state == RunState.RUNNING, runs.c.id.not_in(performed))
     found = list(db.execute(sa.select(runs.c.id).where(strays)).scalars())
-    values = {"state": RunState.QUEUED, "attempt": runs.c.attempt - 1, "not_before": not_before}
+    values = {"state": RunState.QUEUED, "attempt": runs.c.attempt - 1, "not_before": in_time(rest)}
     db.execute(sa.update(runs).where(runs.c.id.in_(found), strays).values(**values))
     for run in found:
         outbox.disown_if_drained(db, run)
@@ -366,13 +447,23 @@ def owners(db: Connection) -> list[str]:
 
 
 @transaction
-def renew(db: Connection, owner: str, until: datetime, performed: list[int]) -> None:
+def renew(db: Connection, owner: str, lease: timedelta, performed: list[int]) -> dict[int, int]:
     """Keep what this worker is really at: the runs it performs, and those whose events it still has to relay.
 
-    A run that it has lost track of runs out and is taken up again.
+    A run that it has lost track of runs out and is taken up again. Returns the fences of the runs that it performs and
+    still owns.
     """
     at_work = sa.or_(runs.c.state != RunState.RUNNING, runs.c.id.in_(performed))
-    update_found(db, sa.and_(runs.c.owner == owner, at_work), {"lease_until": until})
+    update_found(db, sa.and_(runs.c.owner == owner, at_work), {"lease_until": in_time(lease)})
+    ours = sa.and_(runs.c.owner == owner, runs.c.state == RunState.RUNNING, runs.c.id.in_(performed))
+    return {row.id: row.fence for row in db.execute(sa.select(runs.c.id, runs.c.fence).where(ours))}
+
+
+@query
+def time_left(db: Connection, run: int) -> timedelta:
+    """Until a queued run may go on."""
+    left = db.execute(sa.select(sa.type_coerce(runs.c.not_before, sa.BigInteger) - NOW).where(_THIS_RUN), {"run": run})
+    return timedelta(milliseconds=max(left.scalar() or 0, 0))
 
 
 def guard(db: Connection, claim: Claim) -> None:
@@ -398,7 +489,7 @@ def put_back(
     db: Connection,
     claim: Claim,
     *,
-    not_before: datetime,
+    after: timedelta,
     ending: Ending,
     same_attempt: bool,
     counts: dict[str, int],
@@ -406,14 +497,15 @@ def put_back(
     log: str,
     removals: str = "",
 ) -> None:
-    """End an attempt but not the run. `same_attempt`: it was interrupted or postponed, and does not count.
+    """End an attempt but not the run, which goes on `after` a while. `same_attempt`: it was interrupted or postponed,
+    and does not count.
 
     The next attempt goes to where the source is then: a later order may have moved it, and been served meanwhile.
     """
     if _was_committed(db, claim, RunState.QUEUED):
         return
     guard(db, claim)
-    values: dict[str, Any] = {"state": RunState.QUEUED, "not_before": not_before, "counts": counts}
+    values: dict[str, Any] = {"state": RunState.QUEUED, "not_before": in_time(after), "counts": counts}
     place = sa.select(sources.c.url, sources.c.content_path, sources.c.site).where(sources.c.id == claim.source_id)
     values |= db.execute(place).mappings().one()
     values |= {"gaps": _gaps(gaps), "log": log[-LOG_LENGTH:], "reason": ending.reason, "detail": ending.detail}
@@ -493,14 +585,16 @@ def list_runs(db: Connection, *, source_id: int | None, limit: int) -> list[dict
 
 
 @query
-def list_sources(db: Connection) -> list[dict[str, Any]]:
-    """Every source with the state and reason of its newest run."""
-    newest = sa.select(runs.c.source_id, sa.func.max(runs.c.id).label("run")).group_by(runs.c.source_id).subquery()
+def list_sources(db: Connection, *, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+    """A page of sources in the order of their ids, those after `after`, each with state and reason of its newest run."""
+    newest = sa.select(sa.func.max(_other.c.id)).where(_other.c.source_id == sources.c.id).scalar_subquery()
     choice = (
         sa.select(sources, runs.c.state, runs.c.reason)
-        .outerjoin(newest, newest.c.source_id == sources.c.id)
-        .outerjoin(runs, runs.c.id == newest.c.run)
+        .select_from(sources)
+        .outerjoin(runs, runs.c.id == newest)
+        .where(sources.c.id > after)
         .order_by(sources.c.id)
+        .limit(limit)
     )
     return [dict(row) for row in db.execute(choice).mappings()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,9 +17,13 @@ from ..domain.removals import Decision, Hold, Known, Missing
 from ..domain.runs import RunState
 from . import journal, outbox
 from .engine import query, transaction
-from .files import CHUNK, NOT_MISSING
+from .files import CHUNK, NOT_MISSING, files_first
 from .journal import Claim
 from .schema import files, runs, sources
+
+STILL_THERE = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a file was removed that is removed for good, and whose copy has yet to be deleted from the trash: before all
+others, where `expired` finds it among millions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +151,7 @@ def _write_removed(
             "state": FileState.TRASHED if one.kept else FileState.REMOVED,
             "path_key": None,  # the name is free
             "trash_path": one.trash_path,
-            "removed_at": now,
+            "removed_at": now if one.kept or one.trash_path is None else STILL_THERE,
             "hold": None,
             "hold_run": None,
         }
@@ -164,10 +168,21 @@ def intend(db: Connection, source_id: int, trash_paths: Mapping[str, str]) -> No
 
 
 @transaction
-def give_up(db: Connection, source_id: int, remote_ids: Iterable[str]) -> None:
-    """Files that were about to be removed, and could not be moved."""
+def give_up(db: Connection, claim: Claim, remote_ids: Iterable[str]) -> None:
+    """Files that a run was about to remove, and that could not be moved."""
+    journal.guard(db, claim)
+    _write_given_up(db, claim.source_id, remote_ids)
+
+
+@transaction
+def give_up_by_hand(db: Connection, source_id: int, remote_ids: Iterable[str]) -> None:
+    """The same for a plan that a person has approved."""
+    _write_given_up(db, source_id, remote_ids)
+
+
+def _write_given_up(db: Connection, source_id: int, remote_ids: Iterable[str]) -> None:
     for remote_id in remote_ids:
-        # Still about to: a worker that lost its lease meanwhile must not lose what another one has moved.
+        # Still about to: a run that has begun meanwhile must not lose what it has moved.
         going = files.c.state == FileState.MISSING
         db.execute(sa.update(files).where(*_this(source_id, remote_id), going).values(trash_path=None))
 
@@ -200,23 +215,26 @@ def hold_idle(db: Connection, source_id: int) -> None:
 def held_plans(db: Connection) -> list[dict[str, Any]]:
     """The plans that wait for a person, one for each run that made one: its source, and how many files it holds. What
     is pinned waits for nobody: a person has decided."""
-    choice = (
+    plans = (
         sa.select(
             files.c.hold_run,
             files.c.source_id,
             files.c.hold,
-            sources.c.url,
-            sources.c.content_path,
             sa.func.count().label("files"),
             sa.func.min(files.c.missing_since).label("missing_since"),
         )
-        .join(sources, sources.c.id == files.c.source_id)
         .where(files.c.hold_run.is_not(None), files.c.hold != Hold.PINNED)
-        .group_by(files.c.hold_run, files.c.source_id, files.c.hold, sources.c.url, sources.c.content_path)
-        .order_by(files.c.hold_run, files.c.hold)
+        .group_by(files.c.hold_run, files.c.source_id, files.c.hold)
+        .subquery()
+    )
+    choice = (
+        sa.select(plans, sources.c.url, sources.c.content_path)
+        .join(sources, sources.c.id == plans.c.source_id)
+        .order_by(plans.c.hold_run, plans.c.hold)
     )
     found = [dict(row) for row in db.execute(choice).mappings()]
-    return [{**row, "run_id": journal.run_name(db, row["hold_run"])} for row in found]
+    identity = journal.run_name(db, 0).removesuffix("0")
+    return [{**row, "run_id": f"{identity}{row['hold_run']}"} for row in found]
 
 
 @query
@@ -299,15 +317,20 @@ def trashed(db: Connection, source_id: int | None = None) -> list[StoredFile]:
 @query
 def expired(db: Connection, before: datetime, limit: int) -> list[StoredFile]:
     """What has been in the trash since before then, and what a removal has left there although nobody wants it."""
-    return _select(db, sa.or_(_LEFT_BEHIND, sa.and_(_IN_TRASH, files.c.removed_at < before)), limit=limit)
+    found = _select(db, _LEFT_BEHIND, files.c.removed_at <= STILL_THERE, limit=limit, order=files.c.removed_at)
+    for state in (FileState.TRASHED, FileState.FORGOTTEN):  # one by one: the index has them in this order
+        old = sa.and_(files.c.state == state, files.c.trash_path.is_not(None), files.c.removed_at < before)
+        found += _select(db, old, limit=limit - len(found), order=files.c.removed_at)
+    return found
 
 
 @transaction
-def emptied(db: Connection, ids: list[int]) -> None:
+def emptied(db: Connection, ids: list[int], now: datetime) -> None:
     """What is not in the trash any more."""
     for start in range(0, len(ids), CHUNK):
         some = files.c.id.in_(ids[start : start + CHUNK])
         db.execute(sa.update(files).where(some, files.c.state == FileState.TRASHED).values(state=FileState.REMOVED))
+        db.execute(sa.update(files).where(some, files.c.removed_at <= STILL_THERE).values(removed_at=now))
         db.execute(sa.update(files).where(some).values(trash_path=None))
 
 
@@ -352,11 +375,17 @@ _REMEMBERED = (
 
 
 def _choice(*more: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    return sa.select(*_STORED, sources.c.content_path, *more).join(sources, sources.c.id == files.c.source_id)
+    choice = sa.select(*_STORED, sources.c.content_path, *more).join(sources, sources.c.id == files.c.source_id)
+    return files_first(choice)
 
 
-def _select(db: Connection, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> list[StoredFile]:
-    choice = _choice().where(*conditions, files.c.path.is_not(None)).order_by(files.c.id).limit(limit)
+def _select(
+    db: Connection,
+    *conditions: sa.ColumnElement[bool],
+    limit: int | None = None,
+    order: sa.ColumnElement[Any] = files.c.id,
+) -> list[StoredFile]:
+    choice = _choice().where(*conditions, files.c.path.is_not(None)).order_by(order).limit(limit)
     return [_stored(row, row["content_path"]) for row in db.execute(choice).mappings()]
 
 

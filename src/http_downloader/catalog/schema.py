@@ -109,6 +109,7 @@ sites = Table(
     metadata,
     Column("name", _name(255), primary_key=True, doc="a row to lock while the runs of a site are counted"),
     Column("resume_at", Instant, doc="no worker begins a run before: the site has asked one of them to wait"),
+    Column("served_at", Instant, doc="when a run of it was claimed last, or it was seen first"),
 )
 
 workers = Table(
@@ -118,6 +119,7 @@ workers = Table(
     Column("host", _name(255), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("version", _name(40), nullable=False),
+    Column("schema", _name(32), doc="the newest that it knows"),
     Column("slots", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False, doc="by the database's clock"),
@@ -168,9 +170,10 @@ runs = Table(
     Column("log", _text(), nullable=False, doc="the tail of what gallery-dl and the hooks said"),
     Column("remote_deletes", _name(8), doc="the most that its orders allow; none: as its source is set"),
     Column("removals", _text(), doc="one line: what became of files that are gone at the remote"),
-    Index(None, "state", "not_before"),
-    Index(None, "site", "state"),
+    # What a claim walks along: from site to site, and in each from the highest priority down, the oldest first.
+    Index(None, "state", "site", "priority", "id", "not_before"),
     Index(None, "source_id", "state"),
+    Index(None, "source_id", "id"),
     Index(None, "owner"),
 )
 
@@ -224,6 +227,8 @@ files = Table(
     UniqueConstraint("source_id", "remote_key"),
     UniqueConstraint("path_key"),
     Index(None, "source_id", "state"),
+    Index(None, "source_id", "id"),
+    Index(None, "state", "id"),
     Index(None, "hold_run"),
     Index(None, "state", "removed_at"),
 )
@@ -236,5 +241,5 @@ outbox = Table(
     Column("ends_run", Boolean, nullable=False, doc="goes out when nothing else of its run is left"),
     Column("event", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
-    Index(None, "run_id"),
+    Index(None, "run_id", "id"),
 )

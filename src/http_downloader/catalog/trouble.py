@@ -11,8 +11,10 @@ LOCKED = "another program holds it locked; wait for that program, or end it"
 _FULL = "its disk is full; make room there"
 _READ_ONLY = "it can only be read; make its file, its folder and their disk writable for this user"
 _DAMAGED = "the file is damaged, or no catalog; move it away and put a backup in its place"
+_CROWDED = "the server has too many connections; let it have more (a worker needs 4), or run fewer workers"
 _READ_ONLY_SERVER = "the server lets nobody write, or not this user; end its read-only mode"
 _NO_ACCESS = "check user, password and database in DATABASE_URL, and what the server allows this user"
+_OTHER_SCHEMA = "its tables are not those that this program knows; see: http-downloader db upgrade --check"
 _AWAY = "see whether the server runs, and check host and port in DATABASE_URL"
 
 _BY_NAME = {
@@ -34,11 +36,13 @@ _BY_CODE: dict[object, str] = {
     "25006": _READ_ONLY_SERVER,
     "53100": _FULL,
     "53200": "the server is out of memory",
-    "53300": "the server has too many connections; raise max_connections, or lower SYNC_CONCURRENCY",
+    "53300": _CROWDED,
     "28000": _NO_ACCESS,
     "28P01": _NO_ACCESS,
     "3D000": "make the database, or name another one in DATABASE_URL",
     "42501": _NO_ACCESS,
+    "42703": _OTHER_SCHEMA,
+    "42P01": _OTHER_SCHEMA,
     "57P03": "wait until the server has started again",
     "57P01": _AWAY,
     "XX001": "a file of the server is damaged; see its log",
@@ -51,11 +55,15 @@ _BY_CODE: dict[object, str] = {
     1021: _FULL,
     1114: _FULL,
     3: _FULL,
-    1040: "the server has too many connections; raise max_connections, or lower SYNC_CONCURRENCY",
+    1040: _CROWDED,
+    1203: _CROWDED,
+    1226: _CROWDED,
     1044: _NO_ACCESS,
     1045: _NO_ACCESS,
     1142: _NO_ACCESS,
     1698: _NO_ACCESS,
+    1054: _OTHER_SCHEMA,
+    1146: _OTHER_SCHEMA,
     1049: "make the database, or name another one in DATABASE_URL",
     1053: _AWAY,
     2002: _AWAY,
@@ -68,8 +76,8 @@ _BY_WORDS = {
     "starting up": _BY_CODE["57P03"],
     "shutting down": _BY_CODE["57P03"],
     "recovery": _BY_CODE["57P03"],
-    "too many": _BY_CODE["53300"],
-    "remaining connection slots": _BY_CODE["53300"],
+    "too many": _CROWDED,
+    "remaining connection slots": _CROWDED,
     "terminating connection": _AWAY,
 }
 
@@ -90,6 +98,8 @@ def remedy_for(error: Exception) -> str:
         return ""
     name = getattr(error.orig, "sqlite_errorname", None)
     if name is not None:
+        if _words(error).startswith("no such "):
+            return _OTHER_SCHEMA
         return _BY_NAME.get(str(name).split("_")[1], "")
     if (remedy := _BY_CODE.get(_code(error))) is not None:
         return remedy

@@ -14,7 +14,7 @@ from ..domain.files import FileState, file_key
 from ..domain.runs import RunState
 from ..domain.verification import SET_ASIDE, Recorded, set_aside_from
 from .engine import query, transaction
-from .files import CHUNK, NOT_MISSING
+from .files import CHUNK, NOT_MISSING, files_first
 from .removals import hold_idle
 from .schema import files, runs, sources
 
@@ -45,9 +45,11 @@ class RecordedFile:
         return self.path.removeprefix(f"{self.content_path}/")
 
 
-_IN_PLACE = sa.and_(files.c.state.in_([FileState.PRESENT, FileState.MISSING]), files.c.path.is_not(None))
-_IN_TRASH = sa.and_(files.c.state.in_([FileState.TRASHED, FileState.FORGOTTEN]), files.c.trash_path.is_not(None))
-_HERE = sa.or_(_IN_PLACE, _IN_TRASH)
+_HERE = sa.case(
+    (files.c.state.in_([FileState.PRESENT, FileState.MISSING]), files.c.path),
+    (files.c.state.in_([FileState.TRASHED, FileState.FORGOTTEN]), files.c.trash_path),
+).is_not(None)
+"""One expression, not one condition for each state: SQLite would gather them by state, and sort all of them for a page."""
 _COLUMNS = (
     *(files.c[name] for name in ("id", "source_id", "remote_id", "state", "path", "trash_path", "size", "sha256")),
     *(files.c[name] for name in ("first_seen_at", "downloaded_at", "removed_at")),
@@ -216,7 +218,8 @@ def copies_aside(db: Connection, source_id: int) -> dict[str, list[SetAside]]:
         files.c.remote_id.contains(SET_ASIDE, autoescape=True),
     )
     found: dict[str, list[SetAside]] = {}
-    for row in db.execute(choice.order_by(files.c.removed_at, files.c.id)):
+    # Put in order here: for the order SQLite would go through the trash of all sources.
+    for row in sorted(db.execute(choice), key=lambda row: (row.removed_at, row.id)):
         if (file := set_aside_from(row.remote_id)) is not None:
             copy = SetAside(id=row.id, remote_id=row.remote_id, trash_path=row.trash_path, since=row.removed_at)
             found.setdefault(file, []).append(copy)
@@ -253,7 +256,8 @@ def _of(source_id: int | None) -> Iterable[sa.ColumnElement[bool]]:
 
 
 def _choice() -> sa.Select[Any]:
-    return sa.select(*_COLUMNS, sources.c.content_path).join(sources, sources.c.id == files.c.source_id)
+    choice = sa.select(*_COLUMNS, sources.c.content_path).join(sources, sources.c.id == files.c.source_id)
+    return files_first(choice)
 
 
 def _recorded(row: Mapping[Any, Any]) -> RecordedFile:

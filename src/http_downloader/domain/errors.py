@@ -4,6 +4,7 @@ DownloaderError
  ├── SettingsError        a setting, option or file of the operator is wrong
  ├── OrderRejected        an order that cannot be run, as it stands
  ├── CatalogError         the database does not answer, or is not the one we know
+ │    └── OutgrownError   it has been upgraded, and this program is too old for it
  ├── BrokerError          RabbitMQ refuses what we ask of it
  ├── GalleryError         gallery-dl could not be started
  ├── ContentError         the content folder cannot be used
@@ -55,6 +56,10 @@ class CatalogError(DownloaderError):
     remedy = "look at that database, or set DATABASE_URL to another one"
 
 
+class OutgrownError(CatalogError):
+    """Trying again does not help: this process has to end."""
+
+
 class BrokerError(DownloaderError):
     exit_code = Exit.UNAVAILABLE
     remedy = "look at the broker, and at RABBITMQ_HOST, RABBITMQ_USER and RABBITMQ_PASS, or AMQP_URL"
@@ -101,6 +106,7 @@ class OrderFault(StrEnum):
     TRUNCATED_URL = "truncated-url"
     BAD_CONTENT_PATH = "bad-content-path"
     BAD_REMOTE_DELETES = "bad-remote-deletes"
+    BAD_PRIORITY = "bad-priority"
 
 
 class OrderRejected(DownloaderError):

@@ -19,6 +19,9 @@ MAX_BODY = 256 * 1024
 MAX_SOURCE_ID = 2**63 - 1
 """The widest integer that all three databases store."""
 
+HIGHEST_PRIORITY = 9
+"""As in AMQP. The lowest is 0, which an order has that says nothing."""
+
 MAX_URL = 2000
 MAX_FOLDER_BYTES = 700
 MAX_SEGMENT_BYTES = 255
@@ -54,6 +57,8 @@ class Order:
     content_path: str
     remote_deletes: RemoteDeletes | None = None
     """The most that may be done about files that are gone at the remote; None: as the source is set."""
+    priority: int | None = None
+    """0 to 9, the highest is served first; None: the order does not say."""
 
 
 def parse_order(body: bytes) -> Order:
@@ -72,17 +77,24 @@ def parse_order(body: bytes) -> Order:
         if key not in fields:
             _reject(OrderFault.MISSING_KEY, f"the order has no key {key!r}")
     return make_order(
-        fields["source_id"], fields["url"], fields["content_path"], remote_deletes=fields.get("remote_deletes")
+        fields["source_id"],
+        fields["url"],
+        fields["content_path"],
+        remote_deletes=fields.get("remote_deletes"),
+        priority=fields.get("priority"),
     )
 
 
-def make_order(source_id: object, url: object, content_path: object, *, remote_deletes: object = None) -> Order:
+def make_order(
+    source_id: object, url: object, content_path: object, *, remote_deletes: object = None, priority: object = None
+) -> Order:
     """Check the values of an order, wherever they come from. Raises `OrderRejected`."""
     return Order(
         source_id=check_source_id(source_id),
         url=check_url(url),
         content_path=check_content_path(content_path),
         remote_deletes=check_remote_deletes(remote_deletes),
+        priority=check_priority(priority),
     )
 
 
@@ -92,6 +104,14 @@ def check_remote_deletes(value: object) -> RemoteDeletes | None:
     if not isinstance(value, str) or value not in list(RemoteDeletes):
         _reject(OrderFault.BAD_REMOTE_DELETES, f"remote_deletes must be keep, trash or delete, not {_show(value)}")
     return RemoteDeletes(value)
+
+
+def check_priority(value: object) -> int | None:
+    if value is not None and (type(value) is not int or not 0 <= value <= HIGHEST_PRIORITY):
+        _reject(
+            OrderFault.BAD_PRIORITY, f"priority must be an integer from 0 to {HIGHEST_PRIORITY}, not {_show(value)}"
+        )
+    return value
 
 
 def check_source_id(value: object) -> int:

@@ -85,3 +85,8 @@ class Reason(StrEnum):
     CHILD_UNSUPPORTED = "child-unsupported", Kind.GAP, "a linked gallery is of a site that gallery-dl does not know"
     # Asked to stop.
     CANCELLED = "cancelled", Kind.GAP, "the run was asked to stop"
+
+    @property
+    def of_the_machine(self) -> bool:
+        """Nothing is wrong with the source: a worker with another disk may well do what this one cannot."""
+        return self in (Reason.DISK_FULL, Reason.STORAGE_ERROR, Reason.ROOT_NOT_MOUNTED)

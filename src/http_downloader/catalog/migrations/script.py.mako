@@ -7,6 +7,7 @@ from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+works_with = None  # it only adds; else the oldest schema whose programs may write afterwards: "${down_revision}"
 branch_labels = None
 depends_on = None
 
