@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 
-from tests.installation import Installation, Service
+from tests.installation import POLITENESS_OFF, Installation, Service
+from tests.mounts import disk, make_writable, needs_mounts
 from tests.queues import Queues
 from tests.site import FaultySite, Post, set_cookie, status
 
@@ -56,6 +57,46 @@ def test_changed_cookies_come_back_after_a_good_run(install: Callable[..., Insta
         assert machine.sync(f"Danbooru:{site.root}/posts?tags=demo").returncode == 0
         assert RENEWED in cookie_file(machine)
         assert SECRET not in cookie_file(machine)
+
+
+def test_renewed_cookies_reach_the_other_worker(install: Callable[..., Installation]) -> None:
+    """Two services share CONFIG_PATH, and take turns. The site renews the session in each run: the next run of the other
+    one begins with it, and the last one is in the file."""
+    with Queues() as one, Queues() as two, FaultySite([Post(id=1)]) as site:
+        first, second = install(**one.settings), install(**two.settings)
+        second.set(CONFIG_PATH=first.config)
+        write_cookies(first, site, "session-number-0")
+        with Service(first), Service(second):
+            for number in range(4):
+                site.clear_rules()
+                site.clear_log()
+                site.rule(r"/posts\.json", set_cookie("session", f"session-number-{number + 1}"), times=1)
+                queues = one if number % 2 == 0 else two
+                queues.post({"source_id": 1, "url": f"Danbooru:{site.root}/posts?tags=demo", "content_path": "a"})
+                queues.wait_for("synchronized", 1 + number // 2)
+                assert site.requests("/posts.json")[0].headers["Cookie"] == f"session=session-number-{number}"
+        assert "session-number-4" in cookie_file(first)
+
+
+@needs_mounts
+def test_cookies_that_cannot_be_written(install: Callable[..., Installation], queues: Queues) -> None:
+    """CONFIG_PATH is a mounted secret: runs succeed with what is there, and it is said once that renewed cookies are not
+    saved."""
+    machine = install(**queues.settings)
+    with FaultySite([Post(id=1)]) as site, disk(machine.config, "1m"):
+        machine.configure(POLITENESS_OFF)
+        write_cookies(machine, site)
+        make_writable(machine.config, writable=False)
+        site.rule(r"/posts\.json", set_cookie("session", RENEWED))
+        with Service(machine) as service:
+            for source_id in (1, 2):
+                url = f"Danbooru:{site.root}/posts?tags=demo"
+                queues.post({"source_id": source_id, "url": url, "content_path": f"folder{source_id}"})
+                queues.wait_for("synchronized", source_id)
+        assert service.log.count("cookies that sites renew are not saved") == 1
+        assert "could not be saved" not in service.log
+        assert "read-only: what sites renew is not saved" in machine.run("doctor").stdout
+        assert SECRET in cookie_file(machine)
 
 
 def test_a_bad_run_does_not_overwrite_cookies(install: Callable[..., Installation]) -> None:

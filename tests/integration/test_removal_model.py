@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -46,8 +47,10 @@ from http_downloader.domain.reasons import Reason
 from http_downloader.domain.removals import Policy, Probe, RemoteDeletes, Served
 from http_downloader.gallery.disk import Disk
 from http_downloader.gallery.landing import Landing
+from http_downloader.gallery.lease import now
 from http_downloader.gallery.messages import Ended, FromRun, Listed, Outcome, RunRequest, Trashed
 from http_downloader.gallery.names import Names, Standing
+from http_downloader.sync.lease import Lease
 from http_downloader.sync.recorder import Outlet
 from http_downloader.sync.removal import Remover
 from http_downloader.sync.runner import Runner, RunnerSettings
@@ -147,6 +150,9 @@ class StandIn:
             how = replace(how, failure=Failure(reason=Reason.SERVER_ERROR))
         self.ended = how
 
+    async def renew(self, until: float) -> None:
+        pass
+
     def _take(self, file: Remote) -> Listed:
         """As `gallery.job.MirrorJob._decide` does."""
         known = self._request.known.get(file.remote_id)
@@ -244,7 +250,7 @@ class StandInPool:
 
     async def run(self, request: RunRequest) -> StandIn:
         self._started()
-        return StandIn(self._site, request)
+        return StandIn(self._site, replace(request, lease_until=math.inf))  # its end would be ours
 
 
 # The machine
@@ -471,7 +477,7 @@ class Removals(RuleBasedStateMachine):
         self.site.shown = []
         submitted = Order(source_id=1, url="https://example.org/", content_path=FOLDER, remote_deletes=order)
         run = journal.submit(self.catalog, submitted, site="example.org", now=self.now).run
-        claim = journal.claim(self.catalog, owner=OWNER, lease=LEASE, now=self.now, site_concurrency=1, run=run)
+        claim = journal.claim(self.catalog, owner=OWNER, lease=LEASE, site_concurrency=1, run=run)
         assert claim is not None
         allowed = claim.order_deletes  # also of an earlier order that this run answers
         policy = self.policy.action.at_most(allowed) if allowed else self.policy.action
@@ -488,7 +494,7 @@ class Removals(RuleBasedStateMachine):
         )
         expected = {key for key, row in self.view.rows.items() if row["state"] in HERE}
         try:
-            self.loop.run(runner.perform(claim, cancel_is_final=True))
+            self.loop.run(runner.perform(claim, Lease(claim, now()), cancel_is_final=True))
         finally:
             self._note_listing(visit, expected)
         if mounted:

@@ -558,7 +558,7 @@ def test_a_file_that_a_run_replaces_meanwhile(tmp_path: Path) -> None:
     (root / "g").mkdir(parents=True)
     catalog = open_catalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}")
     submitted = journal.submit(catalog, Order(source_id=1, url="https://x", content_path="g"), site="x", now=utcnow())
-    claim = journal.claim(catalog, owner="w", lease=timedelta(minutes=1), now=utcnow(), site_concurrency=1)
+    claim = journal.claim(catalog, owner="w", lease=timedelta(minutes=1), site_concurrency=1)
     assert claim is not None
     assert claim.run == submitted.run
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +25,10 @@ from http_downloader.gallery.cookies import (
 SECRET = "s3cr3t-w0rd"
 
 
-def line(name: str, value: str, domain: str = ".example.org", path: str = "/", prefix: str = "") -> str:
-    return f"{prefix}{domain}\tTRUE\t{path}\tTRUE\t1999999999\t{name}\t{value}"
+def line(
+    name: str, value: str, domain: str = ".example.org", path: str = "/", prefix: str = "", expires: int = 1999999999
+) -> str:
+    return f"{prefix}{domain}\tTRUE\t{path}\tTRUE\t{expires}\t{name}\t{value}"
 
 
 def write(file: Path, *lines: str) -> Path:
@@ -128,6 +132,20 @@ def test_only_what_changed_is_brought_back(jar: Path) -> None:
     assert values(jar) == ["other run", "light", "yes"]
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "stays"),
+    [(2_000_000_100, 2_000_000_200, "ours"), (2_000_000_200, 2_000_000_100, "theirs"), (0, 0, "theirs")],
+)
+def test_the_newer_of_two_sessions_stays(theirs: int, ours: int, stays: str, jar: Path) -> None:
+    """Somebody else has renewed it meanwhile: what lasts longer was given later. Where neither tells, the one that is
+    there stays: it may be the operator's."""
+    before = read_cookies(jar)
+    write(jar, line("session", "theirs", expires=theirs))
+    after = {**before, (".example.org", "/", "session"): line("session", "ours", expires=ours)}
+    assert merge_back(before, after, jar) == (stays == "ours")
+    assert values(jar) == [stays]
+
+
 def test_new_cookies_are_added_and_lost_ones_stay(jar: Path) -> None:
     """A cookie that a run no longer has may be one that it never got: it is not deleted."""
     before = read_cookies(jar)
@@ -153,6 +171,13 @@ def test_the_merged_file_keeps_its_mode(jar: Path, before: int) -> None:
     owner = jar.stat().st_uid, jar.stat().st_gid
     merge_back({}, {(".example.org", "/", "new"): line("new", "1")}, jar)
     assert (mode(jar), (jar.stat().st_uid, jar.stat().st_gid)) == (before, owner)
+
+
+def test_who_may_write_there_may_merge(jar: Path) -> None:
+    """Workers of several users share the folder: the lock that one has made does not shut out the others."""
+    jar.parent.chmod(0o770)
+    merge_back({}, {(".example.org", "/", "new"): line("new", "1")}, jar)
+    assert mode(jar.parent / f".{jar.name}.lock") == 0o660
 
 
 def test_what_a_killed_merge_left_is_swept(jar: Path) -> None:
@@ -218,6 +243,50 @@ def test_processes_lose_nothing(jar: Path) -> None:
     assert names_in(jar.parent) == [".example.txt.lock", "example.txt"]
 
 
+RENEWER = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from http_downloader.gallery.cookies import merge_back
+    file, worker = Path(sys.argv[1]), sys.argv[2]
+    for n in range(100_000):
+        name = f"w{worker}n{n}"
+        merge_back({}, {("d", "/", name): f"d\\tTRUE\\t/\\tTRUE\\t0\\t{name}\\t{name}"}, file)
+        print(name, flush=True)
+    """
+)
+
+
+def test_killed_processes_lose_nothing(jar: Path) -> None:
+    """Two at a time write as fast as they can, and are killed with -9: who reads all the while never sees less than was
+    there before, every merge that was done is in the file, and the next one leaves nothing beside it."""
+
+    def begin(number: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", RENEWER, str(jar), str(number)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    done, seen, chance = {"one", "dark"}, {"one", "dark"}, random.Random(6)
+    workers = [begin(0), begin(1)]
+    for number in range(2, 14):
+        worker = workers.pop(0)
+        assert worker.stdout is not None
+        done.add(worker.stdout.readline().strip())
+        until = time.monotonic() + chance.uniform(0.01, 0.1)
+        while time.monotonic() < until:
+            now = set(values(jar))
+            assert seen <= now
+            seen = now
+        worker.kill()
+        done |= set(worker.communicate()[0].split())
+        workers.append(begin(number))
+    for worker in workers:
+        worker.kill()
+        done |= set(worker.communicate()[0].split())
+    assert done <= set(values(jar))
+    merge_back({}, {(".example.org", "/", "last"): line("last", "1")}, jar)
+    assert names_in(jar.parent) == [".example.txt.lock", "example.txt"]
+
+
 CRASHER = textwrap.dedent(
     """
     import os, sys
@@ -232,6 +301,7 @@ CRASHER = textwrap.dedent(
 
 def test_a_crash_leaves_the_old_file(jar: Path) -> None:
     """A process that dies in the middle leaves the file whole, nothing readable by others, and no lock."""
+    jar.chmod(0o600)
     content = jar.read_bytes()
     assert subprocess.run([sys.executable, "-c", CRASHER, str(jar)], check=False).returncode == 9
     assert jar.read_bytes() == content

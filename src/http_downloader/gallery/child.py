@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import netrc
@@ -36,13 +37,32 @@ from .config import PLACEHOLDER, build_config, cookie_files, fingerprint, secret
 from .disk import writing_to
 from .evidence import Evidence, classify
 from .folders import UnusableNameError
+from .hooks import Report
 from .job import MirrorJob, Run
-from .messages import Answer, Asks, AsksAddresses, AsksServed, Ended, ResolveRequest, RunRequest, Stop, Waiting
+from .messages import (
+    Answer,
+    Asks,
+    AsksAddresses,
+    AsksServed,
+    Ended,
+    Renewed,
+    ResolveRequest,
+    Rest,
+    RunRequest,
+    Stop,
+    Unlocked,
+    Waiting,
+)
 from .network import ForbiddenAddress, check_behind_proxy, proxies_in, refuse_private_addresses
 from .reporter import LogHandler, Reporter
 
-LOCK_WAIT = 15.0
+LOCK_WAIT = 3.0
 """Seconds that a process waits for an earlier one of the same source to be gone."""
+BUSY_PAUSE = 5.0
+"""Seconds after which a run is tried again that met one."""
+
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+"""What file systems say that know no locks; network shares, mostly."""
 
 
 def main(control: socket.socket) -> NoReturn:
@@ -51,6 +71,7 @@ def main(control: socket.socket) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.umask(0o022)
     connection = Connection(control.detach())
     try:
@@ -82,6 +103,7 @@ def _mirror(connection: Connection, request: RunRequest) -> None:
         return answers.get()
 
     run = Run(request, evidence, reporter, held_elsewhere)
+    run.disk.lease.arm()
     threading.Thread(target=_listen, args=(connection, run, answers, questions), name="control", daemon=True).start()
     try:
         ended = _crawl(run, redaction)
@@ -103,13 +125,22 @@ def _listen(
     answers: queue.SimpleQueue[bool],
     questions: queue.SimpleQueue[AsksServed | AsksAddresses],
 ) -> None:
-    """The parent's commands. When the pipe closes, the parent is dead or done with us: nothing may be written later."""
+    """The parent's commands. When the pipe closes, the parent is dead or done with us; when the lease ends, it is frozen,
+    or the catalog does not know it any more: nothing may be written later."""
+    lease = run.disk.lease
     while True:
         try:
+            if not connection.poll(min(max(lease.left(), 0.0), 1.0)):  # not in one: this clock stops while we sleep
+                lease.check()
+                continue
             command = connection.recv()
         except (EOFError, OSError):
             os.killpg(0, signal.SIGKILL)
         match command:
+            case Renewed(until):
+                lease.renew(until)
+            case Rest(seconds):
+                run.rest(seconds)
             case Stop():
                 run.stop()
             case Answer(held):
@@ -120,9 +151,9 @@ def _listen(
 
 def _crawl(run: Run, redaction: Redaction) -> Ended:
     request, evidence = run.request, run.evidence
-    with contextlib.nullcontext(True) if request.rehearsal else _source_lock(request.lock_file) as free:
+    with _source_lock(run) as free:
         if not free:
-            return Ended(failure=Failure(reason=Reason.BUSY, detail=Reason.BUSY.sentence))
+            return Ended(failure=Failure(reason=Reason.BUSY, detail=Reason.BUSY.sentence), again_after=BUSY_PAUSE)
         try:
             run.names.check_base()
         except UnusableNameError as error:
@@ -282,6 +313,10 @@ class _Private:
         for file, copy, before in self._copies:
             try:
                 changed = cookies.merge_back(before, cookies.read_cookies(copy), file)
+            except cookies.ReadOnlyError:
+                said = file.parent == self._run.request.cookies_folder  # by the service, at its start
+                level = logging.DEBUG if said else logging.WARNING
+                logging.getLogger("cookies").log(level, "renewed cookies are not saved: %s cannot be written", file)
             except (OSError, cookies.UnreadableCookiesError) as error:
                 logging.getLogger("cookies").warning("changed cookies could not be saved: %s", error)
             else:
@@ -299,28 +334,38 @@ class _Private:
         self._run.clear_parts()
 
 
-class _source_lock:  # noqa: N801 - reads as a statement
-    """Hold the lock of a source while the process lives; `False` when an earlier process still has it."""
+@contextlib.contextmanager
+def _source_lock(run: Run) -> Iterator[bool]:
+    """Hold the lock of a source; `False` when an earlier process still has it. One byte of one file for each source:
+    network shares know such locks, programs that we start do not inherit them, and nothing is left behind."""
+    if run.request.lock_file is None:
+        yield True
+        return
+    run.disk.check_there()
+    with writing_to(f"CONTENT_ROOT ({run.request.content_root})"):
+        handle = os.open(run.request.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield _lock(handle, run.request.source_id, run.report)
+    finally:
+        os.close(handle)
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
 
-    def __enter__(self) -> bool:
-        with writing_to(f"RUNTIME_PATH ({self._file.parent.parent})"):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = self._file.open("w")
-        until = time.monotonic() + LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _lock(handle: int, source_id: int, report: Report) -> bool:
+    until = time.monotonic() + LOCK_WAIT
+    while True:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, source_id)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                report(Unlocked(error.strerror or ""))
                 return True
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    return False
-                time.sleep(0.05)
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def _guard_network(run: Run, redaction: Redaction) -> None:
@@ -331,6 +376,8 @@ def _guard_network(run: Run, redaction: Redaction) -> None:
     last_sign = 0.0
 
     def before(asked: requests.PreparedRequest, options: Mapping[str, Any]) -> None:
+        if not evidence.transferring:
+            run.wait_for_site()
         evidence.begin_request()
         if networks is not None:
             try:
@@ -360,14 +407,14 @@ def _make_sleep_interruptible(run: Run) -> None:
     for, and wake up when told to stop."""
 
     def sleep(seconds: float) -> None:
-        why = ""
+        why, asked = "", False
         if not run.evidence.transferring and run.evidence.retry_after is not None:
             seconds, run.evidence.retry_after = run.evidence.retry_after, None
-            why = "the site asks for fewer requests"
+            why, asked = "the site asks for fewer requests", True
         if seconds > run.request.rate_limit_max_wait:
             run.continue_later(seconds)
         elif seconds >= 1:
-            run.report(Waiting(seconds, why))
+            run.report(Waiting(seconds, why, asked))
         if run.halt.wait(seconds):
             raise exception.TerminateExtraction()
 

@@ -1,4 +1,5 @@
-"""Cookies: a private copy for each run, and what the site changed merged back after a good one.
+"""Cookies: a private copy for each run, and what the site changed merged back after a good one, for all workers that
+share the file, on other machines too.
 
 Files are in the Netscape format: seven fields separated by tabs, `#HttpOnly_` in front of a line is part of it.
 """
@@ -6,6 +7,7 @@ Files are in the Netscape format: seven fields separated by tabs, `#HttpOnly_` i
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -23,6 +25,10 @@ Key = tuple[str, str, str]
 
 class UnreadableCookiesError(Exception):
     """The sentence names the file and what is wrong, never a value."""
+
+
+class ReadOnlyError(Exception):
+    """The argument is the file: it lies where we may read and not write, as a mounted secret does."""
 
 
 def read_cookies(file: Path) -> dict[Key, str]:
@@ -90,33 +96,58 @@ def has_expired(line: str, now: float) -> bool:
 
 
 def merge_back(before: dict[Key, str], after: dict[Key, str], file: Path) -> int:
-    """Bring what a run changed into the file that all runs share. Returns how many cookies changed.
+    """Bring what a run changed into the file that all runs share. Returns how many cookies changed there.
 
-    Only changed and new cookies are brought: another run may have changed others meanwhile. The file is replaced
-    as a whole, under a lock, so that nobody ever reads half of it.
+    Only changed and new cookies are brought: another run may have changed others meanwhile. Where somebody else has
+    changed the same one, the newer stays. The file is replaced as a whole, under a lock, so that nobody ever reads half
+    of it. Raises `ReadOnlyError` when this file is not for us to change, else OSError or `UnreadableCookiesError`.
     """
     changed = {key: line for key, line in after.items() if before.get(key) != line}
     if not changed:
         return 0
     file = file.resolve()  # a symlink is kept, and what it points to renewed
-    with (file.parent / f".{file.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _sweep(file)
-        merged = {**read_cookies(file), **changed}
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as out:
-                out.write("# Netscape HTTP Cookie File\n\n")
-                out.writelines(f"{line}\n" for line in merged.values())
-                out.flush()
-                os.fsync(out.fileno())
-                model = file.stat()
-                Path(name).replace(file)
-                _make_alike(out.fileno(), model)  # last: until then only we read it
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    return len(changed)
+    try:
+        # flock() holds between machines, too, on NFS and SMB: Linux makes a lock of the server's of it.
+        with (file.parent / f".{file.name}.lock").open("w") as lock:
+            with contextlib.suppress(PermissionError):  # it is another worker's, who has done so
+                os.fchmod(lock.fileno(), stat.S_IMODE(file.parent.stat().st_mode) & 0o666)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _sweep(file)
+            there = read_cookies(file)
+            newer = {
+                key: line
+                for key, line in changed.items()
+                if there.get(key) in (None, before.get(key)) or _expires(line) > _expires(there[key])
+            }
+            if newer:
+                _replace(file, {**there, **newer})
+            return len(newer)
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ReadOnlyError(file) from None
+        raise
+
+
+def _replace(file: Path, cookies: dict[Key, str]) -> None:
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write("# Netscape HTTP Cookie File\n\n")
+            out.writelines(f"{line}\n" for line in cookies.values())
+            out.flush()
+            _make_alike(out.fileno(), file.stat())  # before it has the name: who may read the file can read it always
+            os.fsync(out.fileno())
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _expires(line: str) -> float:
+    """Seconds since 1970. What a site renews it lets last from then on: the later one is the newer one. One without a
+    time of its own proves nothing."""
+    expires = line.split("\t")[4]
+    return float(expires) if expires.isdecimal() else 0
 
 
 def _sweep(file: Path) -> None:

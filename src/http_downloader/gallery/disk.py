@@ -1,4 +1,5 @@
-"""CONTENT_ROOT as a run writes to it: whether it is still there, whether it has room, and what has surely reached it."""
+"""CONTENT_ROOT as a run writes to it: whether it is still there and ours to write to, whether it has room, and what has
+surely reached it."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from ..domain.listing import Failure
 from ..domain.reasons import Reason
 from ..domain.storage import NO_FOLDER_SYNC, shortage, storage_failure
 from .folders import opened
+from .lease import Lease
 from .messages import RunRequest
 
 LOOK_EVERY = 8 << 20
@@ -29,6 +31,7 @@ class StorageError(Exception):
 class Disk:
     def __init__(self, request: RunRequest) -> None:
         self.root = request.content_root
+        self.lease = Lease(request.lease_until)
         self._marker = request.marker
         self._durable = request.durable
         self._kept = request.min_free_space

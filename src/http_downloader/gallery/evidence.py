@@ -27,6 +27,8 @@ from .network import ForbiddenAddress
 GONE = {404, 410}
 REFUSALS = {429, 503}
 """Answers that mean: not so much, not now."""
+LONGEST_WAIT = 30 * 86_400.0
+"""Seconds. Whoever asks for more, in Retry-After, does not mean it."""
 
 
 class Evidence:
@@ -193,11 +195,12 @@ def seconds_of(retry_after: str | None) -> float | None:
     if not retry_after:
         return None
     try:
-        return max(float(retry_after), 0.0) if not retry_after.isalpha() else None
+        return min(max(float(retry_after), 0.0), LONGEST_WAIT) if not retry_after.isalpha() else None
     except ValueError:
         pass
     try:
-        return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
+        wait = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+        return min(max(wait, 0.0), LONGEST_WAIT)
     except (TypeError, ValueError):
         return None
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -74,6 +75,8 @@ class Run:
         """That something: the disk. What is under way is not brought to its end either."""
         self.stopped = False
         """Asked to stop."""
+        self.rests_until = 0.0
+        """Of the monotonic clock: the site has asked another run to wait, and is asked nothing before."""
         self.rate_limited: float | None = None
         """Seconds that the site asks to wait, when that is too long for a run to hold its slot."""
         self.turn = threading.RLock()
@@ -91,8 +94,10 @@ class Run:
         self.clear_parts()
         lanes = [Lane(index, self.disk, self._partial, self.base, self.report) for index in range(number)]
         self.lane_count = number
-        self.lanes = Lanes(lanes, self.halt, self._lane_failed)
-        self.gate = Gate(number, self.request.rate_limit_max_wait, self.halt, self._announce_wait)
+        self.lanes = Lanes(lanes, self.halt, self._lane_failed, self.report)
+        self.gate = Gate(
+            number, self.request.rate_limit_max_wait, self.halt, self._announce_wait, lambda: self.rests_until
+        )
 
     def clear_parts(self) -> None:
         """Part files are never resumed: nothing says that the rest belongs to the same content."""
@@ -124,7 +129,20 @@ class Run:
         self.names.check_folder(self.relative(folder)[:-1])
 
     def _announce_wait(self, seconds: float) -> None:
-        self.report(Waiting(seconds, "the site asks for fewer requests"))
+        self.report(Waiting(seconds, "the site asks for fewer requests", asked=True))
+
+    def rest(self, seconds: float) -> None:
+        """The site has asked another run to wait so long."""
+        self.rests_until = max(self.rests_until, time.monotonic() + seconds)
+
+    def wait_for_site(self) -> None:
+        """Before the listing asks for anything."""
+        while (left := self.rests_until - time.monotonic()) > 0 and not self.halt.is_set():
+            if left > self.request.rate_limit_max_wait:
+                self.continue_later(left)
+            else:
+                self.report(Waiting(left, "the site has asked another run for fewer requests"))
+                self.halt.wait(left)
 
     def stop(self) -> None:
         self.stopped = True

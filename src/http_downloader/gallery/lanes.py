@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..domain.politeness import full_pace, refused, succeeded
 from .disk import Disk
 from .hooks import Report
-from .messages import Progress
+from .messages import Busy, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Transfers that wait for each lane: more, and signed URLs run out before their turn."""
+
+TELL_EVERY = 0.5
+"""Seconds between two words on how many lanes are at work."""
 
 MKDIR_ATTEMPTS = 20
 """Runs share the folder in which their part folders lie, and each removes it at its end when it is empty."""
@@ -43,11 +46,20 @@ class RateLimitedError(Exception):
 class Gate:
     """Lets so many transfers in at a time as the site bears. Shared by all lanes of a run."""
 
-    def __init__(self, lanes: int, max_wait: float, halt: threading.Event, waiting: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        lanes: int,
+        max_wait: float,
+        halt: threading.Event,
+        waiting: Callable[[float], None],
+        rests_until: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`rests_until`: when the site may be asked again, as others were told; of the monotonic clock."""
         self._pace = full_pace(lanes)
         self._max_wait = max_wait
         self._halt = halt
         self._waiting = waiting
+        self._rests_until = rests_until
         self._active = 0
         self._changed = threading.Condition()
         self._next_start = 0.0
@@ -60,7 +72,8 @@ class Gate:
         """
         with self._changed:
             while not self._halt.is_set():
-                pause = max(self._pace.resume_at, self._next_start if interval else 0.0) - time.monotonic()
+                next_start = self._next_start if interval else 0.0
+                pause = max(self._pace.resume_at, self._rests_until(), next_start) - time.monotonic()
                 if pause > self._max_wait:
                     raise RateLimitedError(pause)
                 if pause <= 0 and self._active < self._pace.lanes:
@@ -160,10 +173,15 @@ class Lane:
 class Lanes:
     """`failed` is called in a lane's thread with what no transfer handles: a disk that cannot be written, say."""
 
-    def __init__(self, lanes: list[Lane], halt: threading.Event, failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, lanes: list[Lane], halt: threading.Event, failed: Callable[[BaseException], None], report: Report
+    ) -> None:
         self._lanes = lanes
         self._halt = halt
         self._failed = failed
+        self._report = report
+        self._busy = self._told = 0
+        self._tell_next = 0.0
         self._queue: queue.Queue[Transfer | None] = queue.Queue(AHEAD * len(lanes))
         self._threads: list[threading.Thread] = []
         self._idle = threading.Condition()
@@ -196,6 +214,7 @@ class Lanes:
         opened = False
         while (transfer := self._queue.get()) is not None:
             try:
+                self._count(+1)
                 if not self._halt.is_set():
                     if not opened:
                         lane.open()
@@ -204,6 +223,17 @@ class Lanes:
             except BaseException as error:
                 self._failed(error)
             finally:
+                self._count(-1)
                 with self._idle:
                     transfer.job.pending -= 1
                     self._idle.notify_all()
+
+    def _count(self, change: int) -> None:
+        """Told when there are more than was told, when all are idle, and else now and then."""
+        with self._idle:
+            self._busy += change
+            now = time.monotonic()
+            idle = not (self._busy or self._queue.qsize())
+            if idle or self._busy > self._told or now >= self._tell_next:
+                self._told, self._tell_next = self._busy, now + TELL_EVERY
+                self._report(Busy(self._busy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -36,8 +37,8 @@ class RunRequest:
     """Private to this run, kept over its attempts. Made by whoever puts something there: most runs do not."""
     landing_log: Path
     """See `gallery/landing.py`."""
-    lock_file: Path
-    """Held for as long as the process lives: two processes never work on one source."""
+    lock_file: Path | None
+    """Beside the files, so that workers of all machines meet there: two processes never work on one source."""
     cookies_folder: Path
     cache_file: Path
     known: dict[str, KnownFile] = field(repr=False)
@@ -61,6 +62,8 @@ class RunRequest:
     """DURABILITY=full: what is reported has reached the disk."""
     min_free_space: int = 0
     """Bytes that CONTENT_ROOT keeps free; 0: until the disk says no."""
+    lease_until: float = math.inf
+    """Of `gallery.lease.now()`: the process ends then, unless its parent moves that on."""
     rehearsal: bool = False
     """List only: nothing is downloaded, moved, or written but what lies in `run_folder`."""
 
@@ -90,6 +93,20 @@ class AsksAddresses:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Parent to child: finish the current file, list no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Parent to child: the run's lease lasts until then, of `gallery.lease.now()`."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Parent to child: the site has asked another run to wait; ask it nothing for so many seconds."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +167,13 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Busy:
+    """Child to parent: how many lanes are at work."""
+
+    lanes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Expects:
     """Child to parent: how many files the listing says that it will have."""
 
@@ -162,6 +186,15 @@ class Waiting:
 
     seconds: float
     why: str = ""
+    asked: bool = False
+    """The site has asked for it: whoever else works for it should wait as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """Child to parent: the source is not locked, since the file system of CONTENT_ROOT cannot do that."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +222,8 @@ class Ended:
     stopped: bool = False
     """It was asked to stop, and did."""
     again_after: float | None = None
-    """Seconds that the site asks to wait; set when that is too long to hold a slot."""
+    """Seconds after which the run goes on, as if it had not begun: the site asks for that, and it is too long to hold a
+    slot; or an earlier process of the source still runs."""
     fingerprint: str = ""
     """How the listing was made: two with another one cannot be compared."""
     ids_are_stable: bool = True
@@ -215,4 +249,4 @@ class Unresolved:
     sentence: str
 
 
-FromRun = Listed | Progress | Expects | Waiting | Logged | Asks | Ended
+FromRun = Listed | Progress | Busy | Expects | Waiting | Unlocked | Logged | Asks | Ended

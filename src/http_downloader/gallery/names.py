@@ -160,6 +160,7 @@ class Names:
         with opened(self.root, folder) as place, naming(path):
             if not replace:
                 try:
+                    self._disk.lease.check()
                     os.link(source, name, dst_dir_fd=place)
                 except FileExistsError:
                     return False
@@ -172,6 +173,7 @@ class Names:
                         self._disk.secure_folder(place)
                     os.unlink(source)
                     return True
+            self._disk.lease.check()
             os.replace(source, name, dst_dir_fd=place)
             return True
 

@@ -27,6 +27,7 @@ from ..domain.removals import Served
 from ..domain.secrets import masked
 from ..domain.storage import OUT_OF_FILES, storage_failure
 from .forkserver import NUMBER
+from .memory import Memory, memory_below
 from .messages import (
     Answer,
     AsksAddresses,
@@ -34,7 +35,9 @@ from .messages import (
     Ended,
     FromRun,
     Question,
+    Renewed,
     ResolveRequest,
+    Rest,
     RunRequest,
     Site,
     Stop,
@@ -108,6 +111,14 @@ class GalleryProcess:
     async def answer(self, held: bool) -> None:
         await self._tell(Answer(held))
 
+    async def renew(self, until: float) -> None:
+        """Let it live until then, of `gallery.lease.now()`."""
+        await self._tell(Renewed(until))
+
+    async def rest(self, seconds: float) -> None:
+        """Have it ask its site nothing for so long."""
+        await self._tell(Rest(seconds))
+
     async def stop(self) -> None:
         """Ask it to finish its current file; `batches()` then ends. When that takes too long, it is ended by force."""
         if self._patience is None:
@@ -152,7 +163,7 @@ class GalleryProcess:
         """End it at once. `batches()` then ends."""
         await self._end()
 
-    async def _tell(self, command: Answer | Stop) -> None:
+    async def _tell(self, command: Answer | Renewed | Rest | Stop) -> None:
         with contextlib.suppress(OSError):
             await self._pool.in_thread(self._connection.send, command)
 
@@ -191,6 +202,11 @@ class GalleryPool:
     async def start(self) -> str:
         """Start the fork server now, and return gallery-dl's version. Raises `SettingsError`, `GalleryError`."""
         return str(await self.in_thread(lambda: self._current_server().version))
+
+    async def memory(self) -> Memory | None:
+        """Of the fork server and all gallery processes; None where the system does not say."""
+        server = self._server
+        return None if server is None else await asyncio.to_thread(memory_below, server.pid)
 
     async def run(self, request: RunRequest) -> GalleryProcess:
         """Start a process for a run. Raises `SettingsError` for a broken template, `GalleryError`."""
@@ -305,6 +321,7 @@ class _ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+        self.pid = self._process.pid
         self._control.settimeout(START_TIMEOUT)
         self.version = self._hello(template)
 

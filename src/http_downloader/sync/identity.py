@@ -14,15 +14,20 @@ from ..domain.errors import ContentError
 from ..domain.storage import storage_failure
 
 
+def new_name() -> str:
+    """One that no other worker has or ever had."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())[:60]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
 class Identity:
-    """A name that no other worker has or ever had, and a lock file that is held for as long as the process lives.
+    """A worker's name, and a lock file that is held for as long as the process lives.
 
     Raises `ContentError`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        host = re.sub(r"[^\w.-]", "_", socket.gethostname())[:60]
-        self.name = f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
         self._file = folder / self.name
         try:
             folder.mkdir(parents=True, exist_ok=True)

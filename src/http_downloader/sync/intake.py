@@ -32,8 +32,9 @@ class Intake:
         correlation_id: str | None = None,
         sent_at: datetime | None = None,
         redelivered: bool = False,
+        priority: int = 0,
     ) -> Submitted:
-        """Journal a valid order. Raises `OrderRejected` when gallery-dl does not know its URL, `CatalogError`."""
+        """Journal a valid order; `priority`: of its message, where it names none itself. Raises `OrderRejected` when gallery-dl does not know its URL, `CatalogError`."""
         site = await self._pool.resolve(order.url)
         faults.at("intake.before_journal")
         submitted = await self._calls(
@@ -45,6 +46,7 @@ class Intake:
             correlation_id=correlation_id,
             sent_at=sent_at,
             redelivered=redelivered,
+            priority=priority,
         )
         faults.at("intake.after_journal")
         if submitted.outdated:

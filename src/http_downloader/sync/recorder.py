@@ -20,6 +20,7 @@ from ..domain.reasons import Reason
 from ..domain.removals import Seen
 from ..domain.runs import Counts
 from ..gallery.messages import Listed, Outcome
+from .lease import Lease
 
 MOST_PUBLICATIONS = 4
 """Batches of skips on their way to the broker, while the next ones are read; then the broker's pace is ours."""
@@ -62,12 +63,14 @@ class Recorder:
         self,
         calls: CatalogCalls,
         claim: Claim,
+        lease: Lease,
         attempt: Attempt,
         outlet: Outlet | None,
         tell: Callable[[Event], Awaitable[None]],
     ) -> None:
         self._calls = calls
         self._claim = claim
+        self._lease = lease
         self._attempt = attempt
         self._outlet = outlet
         self._publications: deque[asyncio.Task[None]] = deque()
@@ -99,6 +102,7 @@ class Recorder:
             await self._calls(files.mark_present, self._claim, back)
         if self._outlet is not None and EventType.FILE_SKIPPED in self._outlet.types and skipped:
             # A skip changes no fact and needs no outbox: a crash before this is confirmed repeats the run.
+            self._lease.check()
             self._publications.append(asyncio.create_task(self._outlet.publish(skipped)))
             while len(self._publications) > MOST_PUBLICATIONS:
                 await self._publications.popleft()

@@ -37,6 +37,7 @@ from ..domain.removals import (
 )
 from ..gallery.messages import Ended
 from ..gallery.pool import GalleryProcess
+from .lease import Lease
 from .recorder import Attempt, Outlet
 from .trash import RootMarker, Trash
 
@@ -122,7 +123,7 @@ class Remover:
         if (problem := await self.look_at_root()) is not None:
             raise ContentError(problem)
 
-    async def finish_interrupted(self, claim: Claim) -> Outcome:
+    async def finish_interrupted(self, claim: Claim, lease: Lease) -> Outcome:
         """Carry to its end what a killed worker was about to remove.
 
         A person may have decided otherwise since then, or changed the file: what should stay now is put back.
@@ -138,10 +139,11 @@ class Remover:
         staying: list[StoredFile] = []
         for row, pinned in await self._calls(removals.interrupted, claim.source_id):
             keep = pinned or action is RemoteDeletes.KEEP
+            lease.check()
             (staying if await asyncio.to_thread(self._call_off, row, keep) else leaving).append(row)
         if staying:
-            await self._calls(removals.give_up, claim.source_id, [row.remote_id for row in staying])
-        events = await self._remove(_Hand.of(claim), leaving, self._places(leaving), action)
+            await self._calls(removals.give_up, claim, [row.remote_id for row in staying])
+        events = await self._remove(_Hand.of(claim, lease), leaving, self._places(leaving), action)
         what = "deleted" if action is RemoteDeletes.DELETE else "moved to trash"
         summary = f"{len(events)} {what}" if events else ""
         return Outcome(removed=len(events), summary=summary, events=tuple(events))
@@ -156,7 +158,9 @@ class Remover:
         except ContentError:
             return False
 
-    async def settle(self, claim: Claim, attempt: Attempt, ended: Ended, process: GalleryProcess) -> Outcome:
+    async def settle(
+        self, claim: Claim, lease: Lease, attempt: Attempt, ended: Ended, process: GalleryProcess
+    ) -> Outcome:
         """Decide about what a complete listing did not show, and do it."""
         missing, policy = attempt.missing(), self._policy_of(claim)
         if not missing:
@@ -171,7 +175,7 @@ class Remover:
             return Outcome(summary=f"nothing removed: {problem.detail}")
         places = self._places(leaving)
         await self._write(claim, standing, plan, places)
-        events = await self._remove(_Hand.of(claim), leaving, places, policy.action)
+        events = await self._remove(_Hand.of(claim, lease), leaving, places, policy.action)
         return Outcome(
             removed=len(events), held=len(plan.held), summary=plan.summary(policy.action), events=tuple(events)
         )
@@ -192,7 +196,7 @@ class Remover:
                 leaving.append(row)
         if not leaving:
             return [], staying
-        hand = _Hand(source_id=leaving[0].source_id, run=run, run_id=run_id, claim=None)
+        hand = _Hand(source_id=leaving[0].source_id, run=run, run_id=run_id, claim=None, lease=None)
         source = await self._calls(journal.find_source, "", hand.source_id)
         action = RemoteDeletes((source or {}).get("remote_deletes") or self._policy.action)
         if action is RemoteDeletes.KEEP:  # set after the plan was made; a person has decided now
@@ -289,7 +293,7 @@ class Remover:
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             faults.at("removal.after_intent")
-            moved, stuck = await asyncio.to_thread(self._carry, batch, places, action)
+            moved, stuck = await asyncio.to_thread(self._carry, hand, batch, places, action)
             faults.at("removal.after_move")
             if (problem := await self.look_at_root()) is not None:
                 log.error(
@@ -298,7 +302,10 @@ class Remover:
                 break
             if stuck:
                 log.error("files could not be removed", files=len(stuck), first=next(iter(stuck.values())))
-                await self._calls(removals.give_up, hand.source_id, list(stuck))
+                if hand.claim is not None:
+                    await self._calls(removals.give_up, hand.claim, list(stuck))
+                else:
+                    await self._calls(removals.give_up_by_hand, hand.source_id, list(stuck))
             by_id = {row.remote_id: row for row in batch}
             events = [_event(hand, by_id[one.remote_id], one) for one in moved]
             queued = events if self._outlet is not None and EventType.FILE_REMOVED in self._outlet.types else []
@@ -313,12 +320,14 @@ class Remover:
         return told
 
     def _carry(
-        self, rows: list[StoredFile], places: dict[str, str], action: RemoteDeletes
+        self, hand: _Hand, rows: list[StoredFile], places: dict[str, str], action: RemoteDeletes
     ) -> tuple[list[Removed], dict[str, str]]:
         """Returns what is out of the way now, and what stays with the reason."""
         moved, stuck = [], {}
         for row in rows:
             place = places[row.remote_id]
+            if hand.lease is not None:
+                hand.lease.check()
             try:
                 if action is not RemoteDeletes.KEEP:
                     self._trash.move(row.path, place)
@@ -347,7 +356,7 @@ class Remover:
             log.warning("what was removed stays in the trash for now", why=str(error))
             return
         if ids:
-            await self._calls(removals.emptied, ids)
+            await self._calls(removals.emptied, ids, self._clock())
 
     async def restore(self, row: StoredFile) -> str | None:
         """Bring a file back from the trash, to its old path or a free one beside it. Returns that path; None when it
@@ -387,7 +396,7 @@ class Remover:
             batch = rows[start : start + BATCH]
             for row in batch:
                 await asyncio.to_thread(self._trash.delete, str(row.trash_path))
-            await self._calls(removals.emptied, [row.id for row in batch])
+            await self._calls(removals.emptied, [row.id for row in batch], self._clock())
 
     async def empty_expired(self) -> int:
         """Delete what has been in the trash for longer than TRASH_RETENTION. Returns how many files.
@@ -410,10 +419,11 @@ class _Hand:
     run: int
     run_id: str
     claim: Claim | None
+    lease: Lease | None
 
     @classmethod
-    def of(cls, claim: Claim) -> _Hand:
-        return cls(source_id=claim.source_id, run=claim.run, run_id=claim.run_id, claim=claim)
+    def of(cls, claim: Claim, lease: Lease) -> _Hand:
+        return cls(source_id=claim.source_id, run=claim.run, run_id=claim.run_id, claim=claim, lease=lease)
 
 
 def _event(hand: _Hand, row: StoredFile, removed: Removed) -> Event:

@@ -10,7 +10,7 @@ from ..catalog.journal import Claim
 from ..domain.events import Event
 from ..domain.listing import Gap
 from ..domain.runs import Counts, Ending
-from ..gallery.messages import Expects, Logged, Progress, Waiting
+from ..gallery.messages import Busy, Expects, Logged, Progress, Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,5 +37,5 @@ class Finished:
     again: datetime | None = None
 
 
-Update = Started | Event | FileFailed | Progress | Expects | Waiting | Logged | Finished
+Update = Started | Event | FileFailed | Progress | Busy | Expects | Waiting | Logged | Finished
 Observer = Callable[[Claim, Update], None]
