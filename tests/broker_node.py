@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,12 +29,16 @@ MISSING = (
 )
 
 
-def private_node() -> BrokerNode:
-    """From the installed package; where only Docker can be had, as `make test` has its broker, in a container."""
+def private_node(tls: Path | None = None) -> BrokerNode:
+    """From the installed package; where only Docker can be had, as `make test` has its broker, in a container.
+
+    tls: a folder with ca.pem, cert.pem and key.pem, which others may read; the node then listens at `tls_port`, too, and
+    asks its clients for certificates.
+    """
     if shutil.which("rabbitmq-server", path=SCRIPTS) is not None:
-        return InstalledNode()
+        return InstalledNode(tls=tls)
     if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
-        return ContainerNode()
+        return ContainerNode(tls)
     raise FileNotFoundError(MISSING)
 
 
@@ -40,6 +47,7 @@ class BrokerNode:
 
     def __init__(self) -> None:
         self.port = _free_port()
+        self.tls_port = _free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
 
     def start(self) -> None:
@@ -78,30 +86,38 @@ class BrokerNode:
 class InstalledNode(BrokerNode):
     """Only the Erlang port mapper, which all nodes of a machine share, stays when none was running before."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: Path | None = None, name: str = "", cluster: Sequence[str] = ()) -> None:
+        """name, cluster: its own name, and those of all nodes that it forms a cluster with."""
         super().__init__()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="broker-node-"))
-        for name in ("rabbitmq.conf", "env.conf", "enabled_plugins"):
-            (self._folder / name).touch()
-        self._environment = (
-            os.environ
-            | {
-                "HOME": str(self._folder),  # for the Erlang cookie
-                "RABBITMQ_NODENAME": f"test-{uuid.uuid4().hex[:12]}@localhost",
-                "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-                "RABBITMQ_NODE_PORT": str(self.port),
-                "RABBITMQ_DIST_PORT": str(_free_port()),
-                "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
-                "RABBITMQ_LOG_BASE": str(self._folder / "log"),
-                "RABBITMQ_PID_FILE": str(self._folder / "pid"),
-                "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
-                "RABBITMQ_CONF_ENV_FILE": str(self._folder / "env.conf"),
-                "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
-                "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node: our child is what we signal
-            }
-        )
+        for file in ("env.conf", "enabled_plugins"):
+            (self._folder / file).touch()
+        configuration = [] if tls is None else _tls_configuration(f"127.0.0.1:{self.tls_port}", tls)
+        if cluster:
+            configuration.append("cluster_formation.peer_discovery_backend = classic_config")
+            configuration += [
+                f"cluster_formation.classic_config.nodes.{n} = {peer}" for n, peer in enumerate(cluster, 1)
+            ]
+            cookie = self._folder / ".erlang.cookie"
+            cookie.write_text("-".join(sorted(cluster)))
+            cookie.chmod(0o400)
+        (self._folder / "rabbitmq.conf").write_text("\n".join(configuration))
+        self._environment = os.environ | {
+            "HOME": str(self._folder),  # for the Erlang cookie
+            "RABBITMQ_NODENAME": name or node_name(),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(_free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self._folder / "log"),
+            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
+            "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self._folder / "env.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
+            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node: our child is what we signal
+        }
 
     def start(self) -> None:
         if self._process is not None:
@@ -161,8 +177,9 @@ class InstalledNode(BrokerNode):
 class ContainerNode(BrokerNode):
     """The image is the one that scripts/services.sh starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: Path | None = None) -> None:
         super().__init__()
+        self._tls = tls
         self._name = f"http-downloader-test-node-{uuid.uuid4().hex[:8]}"
         self._made = False
 
@@ -173,6 +190,10 @@ class ContainerNode(BrokerNode):
             image = re.search(r"^RABBITMQ_IMAGE=(\S+)", SERVICES.read_text(), re.MULTILINE)
             assert image is not None, f"{SERVICES} names no image"
             place = ["--publish", f"127.0.0.1:{self.port}:5672", "--hostname", "node"]  # its data go by the host name
+            if self._tls is not None:
+                (self._tls / "tls.conf").write_text("\n".join(_tls_configuration("5671", self._tls)))
+                place += ["--publish", f"127.0.0.1:{self.tls_port}:5671", "--volume", f"{self._tls}:{self._tls}:ro"]
+                place += ["--volume", f"{self._tls}/tls.conf:/etc/rabbitmq/conf.d/tls.conf:ro"]
             _output(["docker", "run", "--quiet", "--detach", "--name", self._name, *place, image[1]])
             self._made = True
         deadline = time.monotonic() + SECONDS_TO_START
@@ -200,6 +221,33 @@ class ContainerNode(BrokerNode):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _output(["docker", "rm", "--force", "--volumes", self._name])
+
+
+@contextlib.contextmanager
+def cluster(size: int) -> Iterator[list[InstalledNode]]:
+    """Nodes of one cluster, on this machine, all up."""
+    names = [node_name() for _ in range(size)]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(size) as threads:
+        nodes = [InstalledNode(name=name, cluster=names) for name in names]
+        for node in nodes:
+            stack.push(node.__exit__)
+        list(threads.map(InstalledNode.start, nodes))  # each waits for the others
+        yield nodes
+
+
+def node_name() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}@localhost"
+
+
+def _tls_configuration(listener: str, folder: Path) -> list[str]:
+    return [
+        f"listeners.ssl.default = {listener}",
+        f"ssl_options.cacertfile = {folder}/ca.pem",
+        f"ssl_options.certfile = {folder}/cert.pem",
+        f"ssl_options.keyfile = {folder}/key.pem",
+        "ssl_options.verify = verify_peer",
+        "ssl_options.fail_if_no_peer_cert = true",
+    ]
 
 
 def _output(command: list[str], env: dict[str, str] | None = None, cwd: Path | None = None) -> str:

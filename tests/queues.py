@@ -145,6 +145,12 @@ class NodeQueues(Queues):
         self._connection = pika.BlockingConnection(parameters)
         self.channel = self._connection.channel()
 
+    def move(self, node: BrokerNode) -> None:
+        """See the same queues from another node of a cluster."""
+        self.disconnect()
+        self._node = node
+        self.connect()
+
     def disconnect(self) -> None:
         with contextlib.suppress(pika.exceptions.AMQPError):
             self._connection.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import re
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
@@ -43,12 +45,28 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", case_sensitive=False, env_ignore_empty=False)
 
-    rabbitmq_host: str = Field("", description="RabbitMQ's host; none here and no AMQP_URL: no broker, embedded mode")
-    rabbitmq_port: int = Field(5672, ge=1, le=65535, description="its port")
+    rabbitmq_host: str = Field(
+        "",
+        description="RabbitMQ's host, or the hosts of a cluster with commas between them, each with a port of its own if"
+        " need be: `a,b:5673,[::1]:5674`; none here and no AMQP_URL: no broker, embedded mode",
+    )
+    rabbitmq_port: int = Field(5672, ge=1, le=65535, description="its port; 5671 with RABBITMQ_TLS, unless set")
     rabbitmq_user: str = Field("guest", description="user")
     rabbitmq_pass: str = Field("guest", description="password", repr=False)
     rabbitmq_vhost: str = Field("/", description="virtual host")
-    amqp_url: str = Field("", description="the whole address in place of RABBITMQ_*: amqp://… or amqps://…", repr=False)
+    rabbitmq_tls: bool = Field(False, description="true: encrypted; the broker's certificate and name are checked")
+    amqp_url: str = Field(
+        "",
+        description="the whole address in place of RABBITMQ_*: amqp://… or, with TLS, amqps://…; those of a cluster with"
+        " commas between them",
+        repr=False,
+    )
+    amqp_tls_ca: str = Field(
+        "", description="PEM file with the authorities that the broker's certificate may be of; empty: the system's"
+    )
+    amqp_tls_cert: str = Field("", description="PEM file with our own certificate, for a broker that asks for one")
+    amqp_tls_key: str = Field("", description="PEM file with its private key; empty: it is in AMQP_TLS_CERT, too")
+    amqp_tls_key_password: str = Field("", description="password of that key, where it is encrypted", repr=False)
     amqp_exchange: QueueName = Field(
         "",
         description="empty: the default exchange; else a durable direct exchange, every queue bound under its own name",
@@ -68,6 +86,11 @@ class Settings(BaseSettings):
     )
     amqp_queues_durable: bool = Field(
         True, description="how queues are declared that do not exist yet; existing ones are used as they are"
+    )
+    amqp_queue_type: Literal["classic", "quorum"] = Field(
+        "classic",
+        description="the same; classic: as the broker makes queues by default; quorum: replicated over the nodes of a"
+        " cluster",
     )
     amqp_event_content_type: str = Field(
         "application/json", description="content type of events; empty: the property is left out"
@@ -144,6 +167,9 @@ class Settings(BaseSettings):
     trash_retention: float = Field(
         30.0, ge=0, le=36_500, description="days that files stay in the trash; 0: until somebody empties it"
     )
+    journal_retention: float = Field(
+        365.0, ge=0, le=36_500, description="days that ended runs and their orders are kept; 0: for ever"
+    )
     durability: Literal["full", "fast"] = Field(
         "full",
         description="full: a file is safe on the disk before the catalog has it, whatever fails; fast: what a power"
@@ -169,7 +195,9 @@ class Settings(BaseSettings):
     hook_source_synchronized: str = Field("", description="the same for every synchronized source")
     hook_timeout: float = Field(60.0, gt=0, le=DAY, description="seconds that one call of a hook script may take")
 
-    http_host: str = Field("127.0.0.1", min_length=1, description="where `serve` answers over HTTP: /healthz, /readyz")
+    http_host: str = Field(
+        "127.0.0.1", min_length=1, description="where `serve` answers over HTTP: /healthz, /readyz, /metrics"
+    )
     http_port: int = Field(8080, ge=0, le=65535, description="its port; 0: none")
     http_token: str = Field(
         "", description="what clients have to show (Authorization: Bearer …); needed beyond loopback", repr=False
@@ -180,12 +208,16 @@ class Settings(BaseSettings):
 
     @field_validator("rabbitmq_host", mode="after")
     @classmethod
-    def _host(cls, value: str) -> str:
-        bare = value.removeprefix("[").removesuffix("]")
-        try:
-            return bare if ":" not in bare else str(IPv6Address(bare))
-        except ValueError:
-            raise ValueError("a host name or an address is allowed, without a port") from None
+    def _hosts(cls, value: str) -> str:
+        """In the form that they have in a URL."""
+        return ",".join(_in_url(part.strip()) for part in value.split(",")) if value.strip() else ""
+
+    @field_validator("amqp_queue_type", mode="after")
+    @classmethod
+    def _quorum_is_durable(cls, value: str, info: ValidationInfo) -> str:
+        if value == "quorum" and info.data.get("amqp_queues_durable") is False:
+            raise ValueError("a quorum queue is always durable; AMQP_QUEUES_DURABLE=true is allowed with it")
+        return value
 
     @field_validator("amqp_q_sync_http_src_orders", mode="after")
     @classmethod
@@ -268,19 +300,25 @@ class Settings(BaseSettings):
 
     @property
     def broker_url(self) -> str | None:
-        """None: no broker, embedded mode."""
+        """One, or several with commas between them; None: no broker, embedded mode."""
         if self.amqp_url:
             return self.amqp_url
         if not self.rabbitmq_host:
             return None
         user, password = quote(self.rabbitmq_user, safe=""), quote(self.rabbitmq_pass, safe="")
-        host = f"[{self.rabbitmq_host}]" if ":" in self.rabbitmq_host else self.rabbitmq_host
-        return f"amqp://{user}:{password}@{host}:{self.rabbitmq_port}/{quote(self.rabbitmq_vhost, safe='')}"
+        scheme, port = "amqp", self.rabbitmq_port
+        if self.rabbitmq_tls:
+            scheme, port = "amqps", port if "rabbitmq_port" in self.model_fields_set else 5671
+        return ",".join(
+            f"{scheme}://{user}:{password}@{host}/{quote(self.rabbitmq_vhost, safe='')}"
+            for host in (host if _has_port(host) else f"{host}:{port}" for host in self.rabbitmq_host.split(","))
+        )
 
     @property
     def secrets(self) -> set[str]:
         """The values that must not be repeated anywhere. RabbitMQ's own default is none."""
-        found = {self.rabbitmq_pass, self.http_token, *passwords_in(self.amqp_url), *passwords_in(self.database_url)}
+        found = {self.rabbitmq_pass, self.amqp_tls_key_password, self.http_token}
+        found |= {*passwords_in(self.amqp_url), *passwords_in(self.database_url)}
         return found - {"", "guest"}
 
     @property
@@ -308,6 +346,10 @@ class Settings(BaseSettings):
         return self.config_path / "gallery-dl.conf.json"
 
     @property
+    def cookies_folder(self) -> Path:
+        return self.config_path / "cookies"
+
+    @property
     def removal_policy(self) -> Policy:
         """Nobody loses files untold: with a broker, only a platform that listens has them removed."""
         untold = self.broker_url is not None and not self.amqp_q_file_removed
@@ -323,6 +365,28 @@ class Settings(BaseSettings):
     @property
     def rejected_orders_queue(self) -> str:
         return self.amqp_q_rejected_orders or f"{self.amqp_q_sync_http_src_orders}.rejected"
+
+
+_HOST = re.compile(r"(?:[^\s:/?#@\[\]]+|\[(?P<ip>[^\]]*)\])(?P<port>:\d{1,5})?")
+
+
+def _has_port(host: str) -> bool:
+    match = _HOST.fullmatch(host)
+    return match is not None and match["port"] is not None
+
+
+def _in_url(host: str) -> str:
+    """A host with or without a port; an IPv6 address is put into brackets."""
+    with contextlib.suppress(ValueError):
+        return f"[{IPv6Address(host)}]"
+    match = _HOST.fullmatch(host)
+    with contextlib.suppress(ValueError):
+        if match is not None and 1 <= int((match["port"] or ":1")[1:]) <= 65535:
+            _ = match["ip"] is None or IPv6Address(match["ip"])
+            return host
+    raise ValueError(
+        "names or addresses with commas between them are allowed, each with a port if need be: a,b:5673,[::1]:5674"
+    )
 
 
 def _parse_networks(value: str) -> tuple[IPv4Network | IPv6Network, ...] | None:

@@ -114,6 +114,8 @@ BAD_REMOTE_DELETES = [
     for value in ("", "Keep", "remove", 1, True, ["keep"], {"keep": "keep"})
 ]
 
+BAD_PRIORITIES = [written("priority", text) for text in ("-1", "10", "1.0", "true", '"5"', "[5]", "1e400", "9" * 30)]
+
 BAD = [
     *((OrderFault.NOT_JSON, body) for body in NOT_JSON),
     *((OrderFault.NOT_UTF8, body) for body in NOT_UTF8),
@@ -128,6 +130,7 @@ BAD = [
     *((OrderFault.TRUNCATED_URL, body) for body in TRUNCATED_URL),
     *((OrderFault.BAD_CONTENT_PATH, body) for body in BAD_CONTENT_PATH),
     *((OrderFault.BAD_REMOTE_DELETES, body) for body in BAD_REMOTE_DELETES),
+    *((OrderFault.BAD_PRIORITY, body) for body in BAD_PRIORITIES),
 ]
 
 

@@ -21,6 +21,7 @@ from http_downloader.amqp.topology import BrokerRefused, Topology
 from http_downloader.amqp.wire import EventFormat
 from http_downloader.domain.events import Event, EventType
 from tests.broker_node import BrokerNode
+from tests.proxy import Proxy
 from tests.queues import PORT
 
 SHARED_URL = f"amqp://guest:guest@127.0.0.1:{PORT}/%2F"
@@ -524,6 +525,29 @@ def test_an_alarm_at_the_broker_makes_publishers_wait(node: BrokerNode) -> None:
             assert broker.last_problem is None
 
     run(story())
+
+
+def test_a_broker_that_confirms_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a quorum queue that is without most of its nodes; and that all is well, when it is."""
+    monkeypatch.setattr(outage, "SILENCE", 0.2)
+    queue = f"test.{uuid.uuid4().hex}"
+
+    async def story(line: Proxy) -> None:
+        url = f"amqp://127.0.0.1:{line.port}/%2F"
+        async with running(Broker(url, topology(queue), orders_queue=None)) as broker:
+            assert len(await broker.publish(messages(queue, 3))) == 3
+            assert broker.last_problem is None
+            line.hold_answers()
+            publishing = asyncio.create_task(broker.publish(messages(queue, 3, "more")))
+            await until(lambda: "no queue has confirmed a message" in (broker.last_problem or ""))
+            line.resume()
+            assert len(await publishing) == 3
+            assert broker.last_problem is None
+
+    with Proxy(PORT) as line:
+        run(story(line))
+    with contextlib.closing(Admin(SHARED_URL)) as admin:
+        admin.do("queue_delete", queue=queue)
 
 
 def test_a_broker_that_hangs_can_be_left(node: BrokerNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,9 +129,20 @@ def test_a_good_order() -> None:
 
 def test_unknown_keys_are_ignored() -> None:
     """Whatever else an order holds, however deep or large, does not matter."""
-    extra = {"priority": 3, "tags": [{"a": None}], "source": {"source_id": "x"}, "huge": 1e300}
+    extra = {"urgency": 3, "tags": [{"a": None}], "source": {"source_id": "x"}, "huge": 1e300}
     assert parse_order(json.dumps({**extra, **GOOD}).encode()) == parse_order(json.dumps(GOOD).encode())
     assert refuses(json.dumps({**GOOD, "huge": 0}).replace(": 0}", f": {'9' * 5000}}}").encode()) is False
+
+
+@given(json_values)
+def test_a_priority_is_a_whole_number_from_0_to_9(value: object) -> None:
+    """Or none; whatever else stands there is a fault."""
+    if value is None or (type(value) is int and value in range(10)):
+        assert make_order(1, GOOD["url"], "a", priority=value).priority == value
+    else:
+        with pytest.raises(OrderRejected) as refused:
+            make_order(1, GOOD["url"], "a", priority=value)
+        assert refused.value.fault is OrderFault.BAD_PRIORITY
 
 
 @pytest.mark.parametrize(

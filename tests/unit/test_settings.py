@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from http_downloader.amqp.address import Tls, parse_addresses, place
 from http_downloader.app import make_broker
 from http_downloader.domain.errors import Exit, SettingsError
 from http_downloader.settings import Settings, load_settings, suspicious_names
@@ -67,7 +68,13 @@ def test_a_fresh_machine_needs_no_setting(fresh_machine: Path) -> None:
         ("RABBITMQ_PORT", "4.5", "a whole number is allowed"),
         ("RABBITMQ_PORT", "0", "greater than or equal to 1"),
         ("RABBITMQ_PORT", "65536", "less than or equal to 65535"),
-        ("RABBITMQ_HOST", "broker:5672", "without a port"),
+        ("RABBITMQ_HOST", "broker:amqp", "each with a port if need be"),
+        ("RABBITMQ_HOST", "broker:0", "each with a port if need be"),
+        ("RABBITMQ_HOST", "a,,b", "each with a port if need be"),
+        ("RABBITMQ_HOST", "[::1", "each with a port if need be"),
+        ("RABBITMQ_HOST", "amqp://broker", "each with a port if need be"),
+        ("RABBITMQ_TLS", "tls", "true or false is allowed"),
+        ("AMQP_QUEUE_TYPE", "stream", "classic or quorum is allowed"),
         ("AMQP_QUEUES_DURABLE", "maybe", "true or false is allowed"),
         ("AMQP_QUEUES_DURABLE", "", "true or false is allowed"),
         ("AMQP_Q_SYNC_HTTP_SRC_ORDERS", "", "at least 1 character"),
@@ -235,6 +242,45 @@ def test_special_characters_reach_the_broker(word: str, monkeypatch: pytest.Monk
     address = urlsplit(settings.broker_url)
     assert (address.hostname, address.port) == ("broker", 5672)
     assert unquote(address.username or "") == unquote(address.password or "") == unquote(address.path[1:]) == word
+
+
+@pytest.mark.parametrize(
+    ("environment", "addresses"),
+    [
+        ({"RABBITMQ_HOST": "a, b:5673,::1,[::2]:5674"}, ["a:5672", "b:5673", "[::1]:5672", "[::2]:5674"]),
+        ({"RABBITMQ_HOST": "a,b:5673", "RABBITMQ_TLS": "true"}, ["a:5671", "b:5673"]),
+        ({"RABBITMQ_HOST": "a", "RABBITMQ_TLS": "true", "RABBITMQ_PORT": "5672"}, ["a:5672"]),
+        ({"RABBITMQ_HOST": "a,b", "RABBITMQ_PASS": "c,amqp://d", "RABBITMQ_VHOST": "e,f"}, ["a:5672", "b:5672"]),
+        ({"AMQP_URL": "amqp://u:p,q@a , amqps://u:p@b/%2F,AMQP://c:1/v"}, ["a:5672", "b:5671", "c:1"]),
+    ],
+)
+def test_several_addresses(environment: dict[str, str], addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commas stand between them, and are left alone where they belong to an address."""
+    url = loaded(monkeypatch, **environment).broker_url
+    assert url is not None
+    assert [place(address) for address in parse_addresses(url, 60, Tls())] == addresses
+
+
+def test_every_address_is_written_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands between commas and is no address is not taken for a part of the one before."""
+    for url in ("amqp://a:5672,b:5672", "amqp://a/%2F,b/%2F", "amqp://a,"):
+        with pytest.raises(SettingsError, match=r"^AMQP_URL is wrong: .*(amqp://…,amqp://…|of the form)"):
+            make_broker(loaded(monkeypatch, AMQP_URL=url), consume=False)
+
+
+def test_passwords_of_all_addresses_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that of the private key."""
+    url = "amqp://me:first-one@a,amqp://me:other-one@b/%2F"
+    settings = loaded(monkeypatch, AMQP_URL=url, AMQP_TLS_KEY_PASSWORD=SECRET)
+    assert {"first-one", "other-one", SECRET} <= settings.secrets
+    assert SECRET not in repr(settings)
+
+
+def test_quorum_queues_are_durable() -> None:
+    """There are no others, and nobody gets something else than was asked for."""
+    sentence = complaint(AMQP_QUEUE_TYPE="quorum", AMQP_QUEUES_DURABLE="false")
+    assert sentence.startswith("AMQP_QUEUE_TYPE has the wrong value 'quorum': ")
+    assert sentence.endswith("AMQP_QUEUES_DURABLE=true is allowed with it")
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]", "2001:db8::7"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 
@@ -23,6 +24,8 @@ class Acceptance:
     """Outlives the connections: a queue that refused messages on one may take them on the next."""
 
     def __init__(self) -> None:
+        self.compared = False
+        """Whether it was said which queues are not of the type that is set."""
         self._refusing: dict[str, str] = {}
         self._proofs: dict[str, asyncio.TimerHandle] = {}
 
@@ -33,6 +36,14 @@ class Acceptance:
             others = f" (and {len(self._refusing) - 1} more)" if len(self._refusing) > 1 else ""
             return f"queue {queue!r} takes no messages{others}: {why}"
         return None
+
+    def differ(self, queues: Mapping[str, str]) -> None:
+        """Once, since nothing is wrong with them: they are only less safe than somebody may believe."""
+        self.compared = True
+        for queue, words in queues.items():
+            log.warning(
+                "a queue is used as it is, and is not as AMQP_QUEUE_TYPE=quorum makes them", queue=queue, why=words
+            )
 
     def returned(self, queue: str, *, was_missing: bool) -> None:
         """The broker gave a message back, and the queue was declared again."""

@@ -6,6 +6,7 @@ A message is safe when the broker has confirmed it *and* has not returned it: wh
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -48,10 +49,17 @@ class Batch:
 class Publisher:
     """A channel in confirm mode: which messages are in flight, and what the broker says of them."""
 
-    def __init__(self, exchange: str, on_return: Callable[[str], None], acceptance: Acceptance) -> None:
+    def __init__(
+        self,
+        exchange: str,
+        on_return: Callable[[str], None],
+        acceptance: Acceptance,
+        on_nack: Callable[[], None] = lambda: None,
+    ) -> None:
         self.blocked = ""  # why the broker takes nothing at present
         self._exchange = exchange
         self._on_return = on_return
+        self._on_nack = on_nack
         self._acceptance = acceptance
         self._channel: Any = None
         self._lost = False
@@ -59,6 +67,12 @@ class Publisher:
         self._in_flight: dict[int, tuple[Outgoing, Batch]] = {}  # by tag, which the broker counts likewise
         self._returned: Counter[tuple[str, str]] = Counter()  # message id and routing key, until its confirm
         self._roomy = asyncio.Event()
+        self._last_sign = 0.0
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which the broker has confirmed nothing of what is in flight."""
+        return time.monotonic() - self._last_sign if self._in_flight else 0.0
 
     async def start(self, channel: Any) -> None:
         channel.add_on_return_callback(self._on_basic_return)
@@ -86,6 +100,8 @@ class Publisher:
             longest_body=channel.connection._body_max_length,
         )
         channel.connection._output_marshaled_frames([data])
+        if not self._in_flight:
+            self._last_sign = time.monotonic()
         for tag, message in enumerate(chunk, self._last_tag + 1):
             self._in_flight[tag] = message, batch
         self._last_tag += len(chunk)
@@ -94,6 +110,13 @@ class Publisher:
     def block(self, reason: str) -> None:
         self.blocked = reason
         self._roomy.set()
+
+    def close(self) -> bool:
+        """Give the channel back, unless something is in flight. Whether it was given back."""
+        if not self._in_flight and self._channel.is_open:
+            self.abandon()
+            self._channel.close()
+        return not self._in_flight
 
     def abandon(self) -> None:
         self._lost = True
@@ -108,6 +131,7 @@ class Publisher:
         self._on_return(method.routing_key)
 
     def _on_confirm(self, frame: Any) -> None:
+        self._last_sign = time.monotonic()
         confirm = frame.method
         acked = isinstance(confirm, pika.spec.Basic.Ack)
         tags = [confirm.delivery_tag]
@@ -125,6 +149,7 @@ class Publisher:
         batch.settle(message.message_id, safe=acked and not returned)
         if not acked:
             self._acceptance.refused(message.routing_key)
+            self._on_nack()
         elif not returned:
             self._acceptance.took(message.routing_key)
 

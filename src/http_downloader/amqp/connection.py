@@ -1,4 +1,5 @@
-"""One lasting connection to the broker, around pika's connection that does not reconnect by itself.
+"""One lasting connection to the broker, or to one node of a cluster, around pika's connection, which does not reconnect
+by itself.
 
 Whatever breaks in a session (connection, channel, consumer) ends the whole session, and the next one connects,
 declares and consumes afresh: there is only one way up.
@@ -8,14 +9,18 @@ Everything runs on one event loop, on which pika calls back too, so nothing here
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import uuid
 from collections.abc import Sequence
 
 import pika
 from pika import exceptions
 
+from ..domain.errors import SettingsError
+from . import outage
 from .acceptance import Acceptance
-from .address import parse_address
+from .address import Tls, parse_addresses, place
 from .confirms import CHUNK, Batch
 from .deliveries import Delivery
 from .frames import Outgoing
@@ -31,23 +36,33 @@ class Broker:
     """
 
     def __init__(
-        self, url: str, topology: Topology, *, orders_queue: str | None, prefetch: int = 100, heartbeat: int = 60
+        self,
+        url: str,
+        topology: Topology,
+        *,
+        orders_queue: str | None,
+        tls: Tls | None = None,
+        prefetch: int = 100,
+        heartbeat: int = 60,
     ) -> None:
-        """Connects nowhere yet. orders_queue: None to publish only; heartbeat: seconds, one in the URL wins.
+        """Connects nowhere yet. url: one address, or those of a cluster's nodes with commas between them.
+        orders_queue: None to publish only; heartbeat: seconds, one in the URL wins.
 
-        Raises ValueError for a malformed URL or an orders queue that `topology` lacks; never shows the password.
+        Raises ValueError for a malformed URL or an orders queue that `topology` lacks, SettingsError for files of `tls`;
+        never shows the password.
         """
         if orders_queue is not None and orders_queue not in topology.queues:
             raise ValueError(f"the orders queue {orders_queue!r} is not one of the queues to declare")
-        self._parameters = parse_address(url, heartbeat)
+        self._tls = tls or Tls()
+        self._addresses = parse_addresses(url, heartbeat, self._tls)
         self._topology = topology
-        self._orders_queue = orders_queue
+        self.orders_queue = orders_queue
         self._prefetch = prefetch
         self._session: Session | None = None  # only while connected and declared
         self._up = asyncio.Event()
         self._arrived = asyncio.Event()  # a delivery, or the end of consuming
         self._stopped = False
-        self._outage = Outage(f"{self._parameters.host}:{self._parameters.port}")
+        self._outage = Outage([place(address) for address in self._addresses])
         self._acceptance = Acceptance()
 
     @property
@@ -64,6 +79,8 @@ class Broker:
         """Why there is no connection, or why the broker or a queue takes no messages; None when all is well."""
         if self._session is not None and self._session.publisher.blocked:
             return f"the broker takes no messages for now: {self._session.publisher.blocked}"
+        if self._session is not None and (silence := self._session.publisher.silence) > outage.SILENCE:
+            return f"for {silence:.0f} s no queue has confirmed a message; {outage.NO_MAJORITY}"
         return self._outage.problem or self._acceptance.problem
 
     async def connected(self) -> None:
@@ -74,18 +91,26 @@ class Broker:
         """Keep the connection up until cancelled; then close it, so that what is not acked goes back."""
         loop = asyncio.get_running_loop()
         attempts = pauses()
+        untried: list[pika.URLParameters] = []
         while True:
-            session = Session(self._parameters, self._topology, self._is_down, self._acceptance)
+            # Shuffled, so that many of us spread over the nodes, and the clients of one that dies over all others.
+            untried = untried or random.sample(self._addresses, len(self._addresses))
+            address = untried.pop()
+            self._renew_tls(address)
+            session = Session(address, self._topology, self._is_down, self._acceptance)
             began = loop.time()
             try:
-                reason = await self._live(session)
+                reason = await self._live(session, address)
             finally:
                 self._outage.close()
                 await session.close()
-            self._outage.disconnected(reason)
+            self._outage.disconnected(place(address), reason)
             if loop.time() - began > 2 * LONGEST_PAUSE:  # it stood; a flapping one is not worth a quick retry
                 attempts = pauses()
-            await asyncio.sleep(next(attempts))
+                untried = [other for other in self._addresses if other is not address]
+                random.shuffle(untried)
+            if not untried:
+                await asyncio.sleep(next(attempts))
 
     async def publish(self, messages: Sequence[Outgoing]) -> set[str]:
         """Publish, and give the ids of those that are safe: confirmed by the broker, and taken by a queue.
@@ -138,6 +163,10 @@ class Broker:
             await self._arrived.wait()
         return []
 
+    def unsettled(self) -> list[Delivery]:
+        """What was delivered and may still be acked, whether it was handed over or not."""
+        return [] if self._session is None else self._session.deliveries.unsettled()
+
     def ack(self, delivery: Delivery) -> None:
         """Nothing happens when its connection is gone: the broker delivers it again, marked as redelivered."""
         delivery.deliveries.ack(delivery.tag)
@@ -170,14 +199,22 @@ class Broker:
             await self._up.wait()
         return self._session
 
-    async def _live(self, session: Session) -> Exception:
+    def _renew_tls(self, address: pika.URLParameters) -> None:
+        """Certificates are renewed while a service runs. One that is half renewed is left for the next time."""
+        if address.ssl_options is not None:
+            with contextlib.suppress(SettingsError):
+                address.ssl_options = pika.SSLOptions(self._tls.context())
+
+    async def _live(self, session: Session, address: pika.URLParameters) -> Exception:
         """From opening to the end of one session; gives the reason why it ended."""
+        slow = asyncio.get_running_loop().call_later(outage.SLOW, self._is_slow, session, address)
         try:
             await session.open()
-            if self._orders_queue is not None and not self._stopped:
-                await session.deliveries.start(self._orders_queue, self._prefetch, self._arrived.set)
+            if self.orders_queue is not None and not self._stopped:
+                await session.deliveries.start(self.orders_queue, self._prefetch, self._arrived.set)
             if not session.lost.done():
                 self._is_up(session)
+                self._outage.connected(place(address))
             if self._stopped:  # meanwhile
                 await session.deliveries.stop()
             return await session.watch()
@@ -185,12 +222,17 @@ class Broker:
             return refusal
         except exceptions.AMQPError as error:
             return session.lost.result() if session.lost.done() else error
+        finally:
+            slow.cancel()
+
+    def _is_slow(self, session: Session, address: pika.URLParameters) -> None:
+        if self._session is None and session.connection.is_open:
+            self._outage.slow(place(address))
 
     def _is_up(self, session: Session) -> None:
         self._session = session
         self._up.set()
         self._arrived.set()
-        self._outage.connected()
 
     def _is_down(self) -> None:
         """Called at the very moment of the loss, or a caller who repeats a publish would meet the dead session."""

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from .. import faults
-from ..domain.errors import CatalogError, DownloaderError, OrderRejected
+from ..domain.errors import CatalogError, DownloaderError, OrderFault, OrderRejected
 from ..domain.orders import Order, parse_order
 from .connection import Broker
 from .deliveries import Delivery
 from .outage import sentence
 from .topology import BrokerRefused
-from .wire import rejection, sent_at, short
+from .wire import once_more, priority, rejection, sent_at, short
 
 log = structlog.get_logger(__name__)
 
@@ -25,12 +25,23 @@ PAUSE = 2.0
 LONG_PAUSE = 60.0
 """Seconds before a rejected order is put into its queue again which the broker refuses for what it is: too large, say."""
 
+MOST_RETURNS = 10
+"""A quorum queue that others have made drops what came back more often than its limit says, 20 times by default since
+RabbitMQ 4.0: while the catalog is away, or when a service dies again and again, orders do come back."""
+
 Accept = Callable[..., Awaitable[object]]
 """`sync.intake.Intake.accept`."""
 
 
 class Consumer:
-    def __init__(self, broker: Broker, accept: Accept, rejected_queue: str) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        accept: Accept,
+        rejected_queue: str,
+        rejected: Callable[[OrderFault], None] = lambda _: None,
+    ) -> None:
+        self._rejected = rejected
         self._broker = broker
         self._accept = accept
         self._rejected_queue = rejected_queue
@@ -42,6 +53,7 @@ class Consumer:
         """Until stopped. Orders are taken one by one: one behind a bad one is served at once."""
         try:
             while deliveries := await self._broker.next_deliveries(100):
+                await self._renew()
                 for delivery in deliveries:
                     if self._stopping.is_set():
                         self._broker.requeue(delivery)
@@ -66,6 +78,7 @@ class Consumer:
                 await self._take(delivery, redelivered=delivery.redelivered or tried)
             except OrderRejected as error:
                 log.warning("order rejected", reason=str(error.fault), detail=str(error))
+                self._rejected(error.fault)
                 # Apart: a queue of rejected orders that takes nothing holds up no good order.
                 task = asyncio.create_task(self._reject(delivery, error))
                 self._rejections.add(task)
@@ -81,7 +94,19 @@ class Consumer:
                 faults.at("consumer.before_ack")
                 self._broker.ack(delivery)
                 return
+            await self._renew()
+            if not delivery.is_open:
+                return
             await self._pause(PAUSE)
+
+    async def _renew(self) -> None:
+        """Put what came back so often that it might be dropped behind the others as a new message, and ack the old one.
+        All that is here: behind an order that cannot be journalled now, others come back as often as that one."""
+        for delivery in self._broker.unsettled():
+            if delivery.returns >= MOST_RETURNS and delivery.is_open:
+                with contextlib.suppress(BrokerRefused):
+                    if await self._broker.publish_apart(once_more(delivery, str(self._broker.orders_queue))):
+                        self._broker.ack(delivery)
 
     async def _reject(self, delivery: Delivery, error: OrderRejected) -> None:
         """Try until it is safe among the rejected orders, then acknowledge it."""
@@ -115,4 +140,5 @@ class Consumer:
             correlation_id=short(delivery.correlation_id),
             sent_at=sent_at(delivery.properties),
             redelivered=redelivered,
+            priority=priority(delivery.properties),
         )

@@ -28,6 +28,8 @@ class Delivery:
     correlation_id: str | None
     headers: Mapping[str, object]
     redelivered: bool
+    returns: int
+    """How often a quorum queue has had it back; 0 in other queues, which do not count."""
     properties: pika.BasicProperties
     # A delivery tag counts per channel: on a later channel it would ack some other message.
     deliveries: Deliveries = field(repr=False)
@@ -45,13 +47,14 @@ class Deliveries:
     def __init__(self) -> None:
         self.channel: Any = None
         self._waiting: deque[Delivery] = deque()
-        self._unacked: set[int] = set()  # tags, waiting or handed over: a second ack would close the channel
+        self._unacked: dict[int, Delivery] = {}  # by tag, waiting or handed over: a second ack would close the channel
         self._consuming = False
 
     async def start(self, queue: str, prefetch: int, on_arrival: Callable[[], None]) -> None:
         def arrived(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            self._unacked.add(method.delivery_tag)
-            self._waiting.append(self._delivery(method, properties, body))
+            delivery = self._delivery(method, properties, body)
+            self._unacked[delivery.tag] = delivery
+            self._waiting.append(delivery)
             on_arrival()
 
         self._consuming = True
@@ -69,6 +72,10 @@ class Deliveries:
 
     def take(self, most: int) -> list[Delivery]:
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    def unsettled(self) -> list[Delivery]:
+        """All that may still be acked, whether they wait here or were handed over."""
+        return list(self._unacked.values())
 
     def ack(self, tag: int) -> None:
         if self._settles(tag):
@@ -102,7 +109,7 @@ class Deliveries:
     def _settles(self, tag: int) -> bool:
         if tag not in self._unacked or not self.channel.is_open:
             return False
-        self._unacked.remove(tag)
+        del self._unacked[tag]
         return True
 
     def _delivery(self, method: Any, properties: Any, body: bytes) -> Delivery:
@@ -112,10 +119,15 @@ class Deliveries:
             correlation_id=_text(properties.correlation_id),
             headers=properties.headers or {},
             redelivered=method.redelivered,
+            returns=_count((properties.headers or {}).get("x-delivery-count")),
             properties=properties,
             deliveries=self,
             tag=method.delivery_tag,
         )
+
+
+def _count(header: object) -> int:
+    return header if isinstance(header, int) else 0
 
 
 def _text(name: str | bytes | None) -> str | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import structlog
 from pika import exceptions
@@ -23,6 +24,7 @@ REFUSALS = (
     exceptions.AuthenticationError,
     exceptions.ProbableAuthenticationError,
     exceptions.ProbableAccessDeniedError,
+    ssl.SSLCertVerificationError,
 )
 """What time alone does not heal."""
 REFUSED_CODES = {403, 405, 406}
@@ -34,9 +36,22 @@ REMEDIES = {
     405: "end the client that has it for itself, or set another name",
 }
 
+EXPIRED = 10
+OTHER_NAME = {62, 64}
+"""Codes of OpenSSL for a certificate that is not accepted."""
+_ALERT = re.compile(r"ALERT_(\w+)]")
+"""What the other side says of our part of a TLS handshake; where pika wraps it, only in the text."""
+
 STEADY = 5.0
 """Seconds that a connection has to stand before it is believed in, when the last one stood in vain: without the
 permission to write, say, each one comes up well, and breaks down with its first message."""
+
+
+SILENCE = 10.0
+"""Seconds without a confirm for what was sent, after which that is a problem."""
+SLOW = 3.0
+"""The same for what is asked of queues when a connection is new. A quorum queue answers nothing without its nodes."""
+NO_MAJORITY = "is one of them without most of its nodes? See: rabbitmqctl list_queues name type state"
 
 
 class SessionEnded(Exception):
@@ -64,26 +79,37 @@ def root_of(problem: BaseException) -> BaseException:
 class Outage:
     """What people are told: once that there is no connection, and why; once that there is one again."""
 
-    def __init__(self, place: str) -> None:
-        self.problem: str | None = "not connected yet"
-        self._place = place
-        self._told = 0  # how much of this outage was logged: nothing, its begin, that a person has to act
+    def __init__(self, places: Sequence[str]) -> None:
+        """places: host and port of each address that is tried."""
+        self._several = len(places) > 1
+        self._problems: dict[str, str] = dict.fromkeys(places, "not connected yet")
+        self._told: dict[str, int] = {}  # how much was logged of each: that it is not there, that a person has to act
         self._up_since: float | None = None
         self._stood_in_vain = self._fell_soon = False
         self._proof: asyncio.TimerHandle | None = None
 
-    def connected(self) -> None:
+    @property
+    def problem(self) -> str | None:
+        """None when all is well; of several addresses, what is wrong with each."""
+        places: dict[str, list[str]] = {}
+        for place, words in self._problems.items():
+            places.setdefault(words, []).append(place)
+        if not self._several:
+            return next(iter(places), None)
+        return " | ".join(f"{', '.join(those)}: {words}" for words, those in places.items()) or None
+
+    def connected(self, place: str) -> None:
         loop = asyncio.get_running_loop()
         self._up_since = loop.time()
         if self._stood_in_vain:
-            self._proof = loop.call_later(STEADY, self._is_over)
+            self._proof = loop.call_later(STEADY, self._is_over, place)
         else:
-            self._is_over()
+            self._is_over(place)
 
-    def disconnected(self, reason: BaseException) -> None:
-        """Also when it could not be connected at all. One line when an outage begins, and at most a second one when
-        it turns out to be a refusal."""
-        self.problem = sentence(reason)
+    def disconnected(self, place: str, reason: BaseException) -> None:
+        """Also when it could not be connected at all. For each address one line when an outage begins, and at most a
+        second one when it turns out to be a refusal."""
+        self._problems[place] = words = sentence(reason)
         grade = 2 if is_refusal(reason) else 1
         if self._up_since is not None:
             stood = asyncio.get_running_loop().time() - self._up_since
@@ -91,18 +117,21 @@ class Outage:
             self._fell_soon = stood < STEADY
             self._up_since = None
         self.close()
-        if grade > self._told:
-            self._told = grade
-            log.warning("no connection to the broker, trying again", broker=self._place, problem=self.problem)
+        if grade > self._told.get(place, 0):
+            self._told[place] = grade
+            log.warning("no connection to the broker, trying again", broker=place, problem=words)
+
+    def slow(self, place: str) -> None:
+        self._problems[place] = f"the broker says nothing of our queues; {NO_MAJORITY}"
 
     def close(self) -> None:
         """Nothing more is told."""
         if self._proof is not None:
             self._proof.cancel()
 
-    def _is_over(self) -> None:
-        self.problem, self._told, self._stood_in_vain = None, 0, False
-        log.info("connected to the broker", broker=self._place)
+    def _is_over(self, place: str) -> None:
+        self._problems, self._told, self._stood_in_vain = {}, {}, False
+        log.info("connected to the broker", broker=place)
 
 
 def is_refusal(problem: BaseException) -> bool:
@@ -131,7 +160,15 @@ def _words(problem: BaseException) -> str:
             return f"the broker says {problem.reply_text}"
         case exceptions.StreamLostError():
             return "the connection was cut"
-        case exceptions.ConnectionOpenAborted():
+        case ssl.SSLCertVerificationError():
+            return f"the broker's certificate is not accepted: {problem.verify_message.rstrip('.')}"
+        case ssl.SSLError() | exceptions.IncompatibleProtocolError() if (
+            alert := _ALERT.search(str(problem))
+        ) is not None:
+            return f"the broker wants another certificate of us: {alert[1].lower().replace('_', ' ')}"
+        case ssl.SSLError():
+            return f"what listens there does not speak TLS as we do: {(problem.reason or 'it hung up').lower().replace('_', ' ')}"
+        case exceptions.IncompatibleProtocolError() | exceptions.ConnectionOpenAborted():
             return "what listens there does not answer as a broker"
         case OSError(errno=int(number), strerror=None):
             return os.strerror(number)
@@ -148,8 +185,18 @@ def _remedy(problem: BaseException) -> str:
             return "set RABBITMQ_VHOST, or make it with rabbitmqctl add_vhost, and permit it with set_permissions"
         case BrokerRefused(code=int(code)) | exceptions.ChannelClosed(reply_code=int(code)):
             return REMEDIES.get(code, "")
+        case ssl.SSLCertVerificationError(verify_code=code) if code in OTHER_NAME:
+            return "set AMQP_URL or RABBITMQ_HOST to a name that it has"
+        case ssl.SSLCertVerificationError(verify_code=code) if code == EXPIRED:
+            return "renew it at the broker"
+        case ssl.SSLCertVerificationError():
+            return "set AMQP_TLS_CA to the certificate of the authority that it is of"
+        case ssl.SSLError() | exceptions.IncompatibleProtocolError() if _ALERT.search(str(problem)) is not None:
+            return "set AMQP_TLS_CERT and AMQP_TLS_KEY to a certificate that it accepts"
         case ssl.SSLError():
-            return "set AMQP_URL to what the broker's certificate says"
+            return "is it the broker's port for TLS (5671)? Without TLS set RABBITMQ_TLS=false, or amqp:// in AMQP_URL"
+        case exceptions.IncompatibleProtocolError():
+            return "is it RabbitMQ, and is it well? If it is its port for TLS, set RABBITMQ_TLS=true, or amqps:// in AMQP_URL"
         case OSError():
             return "is RabbitMQ up? Else set RABBITMQ_HOST and RABBITMQ_PORT, or AMQP_URL"
         case exceptions.ConnectionOpenAborted():

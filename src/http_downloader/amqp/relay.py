@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
 from .. import faults
 from ..catalog import outbox
 from ..catalog.calls import CatalogCalls
-from ..catalog.engine import utcnow
 from ..domain.errors import CatalogError
 from ..domain.events import Event
 from .connection import Broker
@@ -29,9 +28,18 @@ PAUSE = 2.0
 
 
 class Relay:
-    """`owner`: the worker whose runs' events are relayed; only the holder of a run's lease tells of it."""
+    """`owner`: the worker whose runs' events are relayed; only the holder of a run's lease tells of it. `confirmed`
+    hears when each event that is safe now was committed."""
 
-    def __init__(self, broker: Broker, calls: CatalogCalls, format_: EventFormat, owner: str) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        calls: CatalogCalls,
+        format_: EventFormat,
+        owner: str,
+        confirmed: Callable[[Sequence[datetime]], None] = lambda _: None,
+    ) -> None:
+        self._confirmed = confirmed
         self._broker = broker
         self._calls = calls
         self._format = format_
@@ -75,7 +83,7 @@ class Relay:
 
     async def adopt(self) -> None:
         """Take over the events of ended runs that no worker is about to relay."""
-        await self._calls(outbox.adopt, self._owner, utcnow(), ADOPTION_LEASE)
+        await self._calls(outbox.adopt, self._owner, ADOPTION_LEASE)
 
     async def drain(self) -> None:
         """Relay what is in the outbox now, and return when it is empty; for commands that end afterwards."""
@@ -116,5 +124,5 @@ class Relay:
     async def _forget(self) -> None:
         """Before anything is sent again: while the catalog cannot be written, the same events would go out for ever."""
         if self._safe:
-            await self._calls(outbox.confirmed, self._safe, self._owner)
+            self._confirmed(await self._calls(outbox.confirmed, self._safe, self._owner))
             self._safe = []

@@ -18,7 +18,7 @@ from .deliveries import Deliveries
 from .frames import Outgoing
 from .headers import read_any_time
 from .outage import LONGEST_PAUSE, SessionEnded, alarm, root_of
-from .topology import BrokerRefused, Topology, ensure, open_channel, settle
+from .topology import BrokerRefused, Topology, differences, ensure, open_channel, settle
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class Session:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[Exception] = loop.create_future()  # its result is the reason
-        self.publisher = Publisher(topology.exchange, self._returned, acceptance)
+        self.publisher = Publisher(topology.exchange, self._returned, acceptance, self._nacked)
         self.deliveries = Deliveries()
         self._topology = topology
         self._on_loss = on_loss
@@ -50,6 +50,8 @@ class Session:
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._untaken: asyncio.Future[str] = loop.create_future()  # a queue of ours that took no message
+        self._refused: asyncio.Future[None] = loop.create_future()  # one that the broker said no for
+        self._older: list[Publisher] = []  # with messages in flight
         self.connection = AsyncioConnection(
             parameters,
             on_open_callback=lambda _connection: settle(self._opened),
@@ -66,6 +68,8 @@ class Session:
         self.connection.add_on_connection_blocked_callback(self._blocked)
         self.connection.add_on_connection_unblocked_callback(self._unblocked)
         await ensure(self.connection, self._topology)
+        if self._topology.quorum and not self._acceptance.compared:
+            self._acceptance.differ(await differences(self.connection, self._topology))
         await self.publisher.start(await self._open_channel())
         self.deliveries.channel = await self._open_channel()
         self.deliveries.channel.add_on_cancel_callback(self._consumer_cancelled)
@@ -91,15 +95,32 @@ class Session:
         return message.message_id in batch.safe
 
     async def watch(self) -> Exception:
-        """Wait for the end, and give its reason. Declare again what took no message: somebody deleted it."""
+        """Wait for the end, and give its reason. Declare again what took no message: somebody deleted it. And publish on
+        another channel when one was refused: RabbitMQ refuses what a quorum queue without a leader is sent, and goes on
+        to do so on that channel when there is a leader again (3.10; each second time that a node was killed)."""
         while True:
-            await _either(self.lost, self._untaken)
+            await _either(self.lost, self._untaken, self._refused)
+            if not self.lost.done() and self._untaken.done():
+                await self._declare_again(self._untaken.result())
+            if not self.lost.done() and self._refused.done():
+                await self._change_publisher()
+            # It may be returned or refused again for a reason that this does not heal: not in a tight loop.
+            await asyncio.wait({self.lost}, timeout=LONGEST_PAUSE)
             if self.lost.done():
                 return self.lost.result()
-            await self._declare_again(self._untaken.result())
-            # It may be returned again for a reason that declaring does not heal: not in a tight loop.
-            await asyncio.wait({self.lost}, timeout=LONGEST_PAUSE)
-            self._untaken = asyncio.get_running_loop().create_future()
+            self._older = [publisher for publisher in self._older if not publisher.close()]
+            self._untaken, self._refused = (
+                self._untaken.get_loop().create_future(),
+                self._refused.get_loop().create_future(),
+            )
+
+    async def _change_publisher(self) -> None:
+        """Who has sent something with the older one waits for its confirms; who comes now gets the new one."""
+        publisher = Publisher(self._topology.exchange, self._returned, self._acceptance, self._nacked)
+        await publisher.start(await self._open_channel())
+        publisher.block(self.publisher.blocked)
+        self._older.append(self.publisher)
+        self.publisher = publisher
 
     async def _declare_again(self, queue: str) -> None:
         made = await ensure(self.connection, self._topology)
@@ -133,14 +154,22 @@ class Session:
 
     async def _open_channel(self) -> Any:
         channel = await open_channel(self.connection)
-        channel.add_on_close_callback(lambda _channel, reason: self._lose(reason))
+        channel.add_on_close_callback(self._channel_closed)
         return channel
+
+    def _channel_closed(self, _channel: Any, reason: Exception) -> None:
+        if not isinstance(reason, exceptions.ChannelClosedByClient):
+            self._lose(reason)
 
     def _lose(self, reason: Exception) -> None:
         settle(self.lost, root_of(reason))
         self._on_loss()
-        self.publisher.abandon()
+        for publisher in self._publishers():
+            publisher.abandon()
         self.deliveries.abandon()
+
+    def _publishers(self) -> list[Publisher]:
+        return [*self._older, self.publisher]
 
     def _ended(self, _connection: AsyncioConnection, reason: Exception) -> None:
         self._lose(reason)
@@ -153,12 +182,17 @@ class Session:
         if queue in self._topology.queues:
             settle(self._untaken, queue)
 
+    def _nacked(self) -> None:
+        settle(self._refused)
+
     def _blocked(self, _connection: AsyncioConnection, frame: Any) -> None:
-        self.publisher.block(alarm(frame.method.reason))
+        for publisher in self._publishers():
+            publisher.block(alarm(frame.method.reason))
         log.warning("the broker takes no messages for now", problem=self.publisher.blocked)
 
     def _unblocked(self, _connection: AsyncioConnection, _frame: Any) -> None:
-        self.publisher.block("")
+        for publisher in self._publishers():
+            publisher.block("")
         log.info("the broker takes messages again")
 
 

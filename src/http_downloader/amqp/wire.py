@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import pika
 
 from ..domain.errors import OrderRejected
 from ..domain.events import Event, EventType
+from ..domain.orders import HIGHEST_PRIORITY
 from .deliveries import Delivery
 from .frames import LONGEST_SHORT_STRING, Outgoing
 from .headers import fit
@@ -64,6 +66,15 @@ class EventFormat:
 
 def rejection(delivery: Delivery, error: OrderRejected, queue: str) -> Outgoing:
     """The order as it came, body and properties untouched; the reason stands in added headers."""
+    return _copy(delivery, queue, {"reason": str(error.fault), "detail": str(error)[:LONGEST_REASON]})
+
+
+def once_more(delivery: Delivery, queue: str) -> Outgoing:
+    """The order as it came, as a message that nobody has had yet."""
+    return _copy(delivery, queue, {})
+
+
+def _copy(delivery: Delivery, queue: str, added: Mapping[str, object]) -> Outgoing:
     properties = pika.BasicProperties(
         **{
             name: getattr(delivery.properties, name)
@@ -71,24 +82,22 @@ def rejection(delivery: Delivery, error: OrderRejected, queue: str) -> Outgoing:
                 "content_type",
                 "content_encoding",
                 "correlation_id",
+                "priority",
                 "reply_to",
                 "type",
                 "timestamp",
+                "priority",
                 "app_id",
             )
         }
     )
-    # CC and BCC are instructions to the broker: repeated, they would send copies elsewhere.
-    headers = {key: value for key, value in delivery.headers.items() if key not in ("CC", "BCC")}
-    properties.headers = {
-        **(headers if fit(headers) else {}),
-        "reason": str(error.fault),
-        "detail": str(error)[:LONGEST_REASON],
-    }
+    # CC and BCC are instructions to the broker: repeated, they would send copies elsewhere. The count is of the old one.
+    headers = {key: value for key, value in delivery.headers.items() if key not in ("CC", "BCC", "x-delivery-count")}
+    properties.headers = {**(headers if fit(headers) else {}), **added}
     return Outgoing(
         routing_key=queue,
         body=delivery.body,
-        message_id=delivery.message_id or f"rejected-{delivery.tag}-{id(delivery)}",
+        message_id=delivery.message_id or f"copy-{uuid.uuid4()}",
         properties=properties,
     )
 
@@ -108,6 +117,11 @@ def sent_at(properties: pika.BasicProperties) -> datetime | None:
     if not isinstance(seconds, int) or seconds <= 0:
         return None
     return datetime.fromtimestamp(min(seconds, time.time()), UTC)  # not later than now: some give milliseconds
+
+
+def priority(properties: pika.BasicProperties) -> int:
+    """Of a message, 0 to 9. The property is a byte, and some brokers' queues take all of it."""
+    return min(int(properties.priority or 0), HIGHEST_PRIORITY)
 
 
 def short(text: str | None) -> str | None:
