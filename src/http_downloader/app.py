@@ -15,17 +15,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from . import __version__
+from .amqp.address import Tls
 from .amqp.connection import Broker
 from .amqp.consumer import Consumer
 from .amqp.relay import Relay
 from .amqp.topology import Topology
 from .amqp.wire import EventFormat, order_message
-from .catalog import content, journal, outbox
+from .catalog import content, journal
 from .catalog.calls import CatalogCalls
 from .catalog.engine import look_into_catalog, open_catalog, utcnow
 from .catalog.journal import Claim
@@ -35,17 +36,18 @@ from .domain.orders import Order, check_content_path, check_url, default_content
 from .domain.removals import RemoteDeletes
 from .domain.runs import Ending
 from .domain.sizes import parse_size
-from .domain.storage import shortage
-from .gallery.disk import free_space
 from .gallery.pool import GalleryPool
 from .settings import Settings
-from .sync.identity import Identity
+from .sync.heartbeat import Heartbeat
+from .sync.identity import Identity, new_name
 from .sync.intake import Intake
 from .sync.recorder import Outlet
 from .sync.rehearsal import Rehearsal, Rehearsed
 from .sync.removal import Remover
+from .sync.retention import keep_journal_small
 from .sync.runner import Runner, RunnerSettings
 from .sync.scripts import HookScript, HookScripts
+from .sync.tally import Tally
 from .sync.updates import Observer, Update
 from .sync.worker import Worker, WorkerSettings
 from .web.address import listen
@@ -67,8 +69,12 @@ class App:
 
     settings: Settings
     calls: CatalogCalls
+    name: str
+    """Of this worker."""
     pool: GalleryPool
     intake: Intake
+    runner: Runner
+    tally: Tally
     worker: Worker
     remover: Remover
     broker: Broker | None
@@ -76,8 +82,11 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def build(settings: Settings, observer: Observer | None = None, *, consume: bool = False) -> AsyncIterator[App]:
-    """Build everything; on leaving, end what was started. `consume`: take orders from the broker, too.
+async def build(
+    settings: Settings, observer: Observer | None = None, *, consume: bool = False, name: str | None = None
+) -> AsyncIterator[App]:
+    """Build everything; on leaving, end what was started. `consume`: take orders from the broker, too; `name`: of this
+    worker.
 
     Raises `SettingsError`, `CatalogError`, `ContentError`.
     """
@@ -88,10 +97,13 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
     calls = CatalogCalls(open_catalog(settings.catalog_url, durable=settings.durable))
     if not content.is_marked(calls.catalog):  # else it is a disk that is not mounted: its place is left as it is
         _make_folder("CONTENT_ROOT", settings.content_root, 0o777)
-    identity = Identity(settings.runtime_path / "workers")
+    identity = Identity(settings.runtime_path / "workers", name or new_name())
+    tally = Tally()
     pool = GalleryPool(settings.template, stall_timeout=settings.run_stall_timeout, processes=settings.sync_concurrency)
     try:
-        relay = Relay(broker, calls, _event_format(settings), identity.name) if broker is not None else None
+        relay = None
+        if broker is not None:
+            relay = Relay(broker, calls, _event_format(settings), identity.name, tally.saw_confirmed)
         outlet = _outlet(settings, relay)
         remover = _remover(settings, calls, outlet)
         runner = Runner(
@@ -101,7 +113,7 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
             outlet=outlet,
             remover=remover,
             scripts=scripts,
-            observer=observer or _ignore,
+            observer=tally.saw if observer is None else _both(tally.saw, observer),
         )
         worker = Worker(
             calls,
@@ -117,7 +129,10 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
         yield App(
             settings=settings,
             calls=calls,
+            name=identity.name,
             pool=pool,
+            runner=runner,
+            tally=tally,
             intake=Intake(calls, pool, worker.wake),
             worker=worker,
             remover=remover,
@@ -136,10 +151,10 @@ async def build(settings: Settings, observer: Observer | None = None, *, consume
         identity.close(forget=released)
 
 
-async def serve(settings: Settings) -> None:
-    """The service: until SIGTERM or SIGINT. Raises what `build` raises, and `WebError`."""
+async def serve(settings: Settings, name: str) -> None:
+    """The service: until SIGTERM or SIGINT. `name`: of this worker. Raises what `build` raises, and `WebError`."""
     with _listen(settings) as listener:
-        await _serve_with(settings, listener)
+        await _serve_with(settings, listener, name)
 
 
 @contextlib.contextmanager
@@ -157,8 +172,8 @@ def _listen(settings: Settings) -> Iterator[socket.socket | None]:
         yield listener
 
 
-async def _serve_with(settings: Settings, listener: socket.socket | None) -> None:
-    async with build(settings, consume=True) as app:
+async def _serve_with(settings: Settings, listener: socket.socket | None, name: str) -> None:
+    async with build(settings, consume=True, name=name) as app:
         stop = asyncio.Event()
         with _signals(stop.set):
             gallery_dl = await app.pool.start()
@@ -169,27 +184,43 @@ async def _serve_with(settings: Settings, listener: socket.socket | None) -> Non
             log.info("started", version=__version__, gallery_dl=gallery_dl, catalog=app.calls.catalog.address, **http)
             if (doubt := app.calls.catalog.doubt()) is not None:
                 log.warning(doubt)
+            if cookies_stay(settings.cookies_folder):
+                log.warning(
+                    "cookies that sites renew are not saved", folder=str(settings.cookies_folder), why="read-only"
+                )
             if app.broker is None:
                 log.info(
                     "no broker is set (RABBITMQ_HOST or AMQP_URL): embedded mode, orders come from this machine only"
                 )
-            await _serve(app, stop, listener)
+            await _serve(app, stop, listener, gallery_dl)
         log.info("stopped")
 
 
-async def _serve(app: App, stop: asyncio.Event, listener: socket.socket | None) -> None:
+async def _serve(app: App, stop: asyncio.Event, listener: socket.socket | None, gallery_dl: str) -> None:
     # Before the relay looks for events that nobody owns: it looks again only after a while.
     await app.worker.release_dead()
     async with asyncio.TaskGroup() as group:
-        background = [group.create_task(app.worker.keep_leases()), group.create_task(_keep_trash_small(app))]
+        parts = {
+            "leases": group.create_task(app.worker.keep_leases()),
+            "trash": group.create_task(_keep_trash_small(app)),
+            "upgrades": group.create_task(app.calls.until_outgrown()),
+            "heartbeat": group.create_task(_heartbeat(app, app.settings.sync_concurrency).run()),
+        }
+        if keep := app.settings.journal_retention:
+            parts["retention"] = group.create_task(keep_journal_small(app.calls, timedelta(days=keep)))
         consumer = consuming = None
         if app.broker is not None and app.relay is not None:
-            background += [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
-            consumer = Consumer(app.broker, app.intake.accept, app.settings.rejected_orders_queue)
+            parts |= {"broker": group.create_task(app.broker.run()), "relay": group.create_task(app.relay.run())}
+            accept, rejected_queue = app.tally.counting(app.intake.accept), app.settings.rejected_orders_queue
+            consumer = Consumer(app.broker, accept, rejected_queue, app.tally.saw_rejected)
             consuming = group.create_task(consumer.run())
-        if listener is not None:
-            background.append(group.create_task(_answer(app, stop, listener)))
+        background = list(parts.values())
         working = group.create_task(app.worker.run(stop))
+        if listener is not None:
+            from .probes import answer_probes  # here: no other command pays for what it needs
+
+            told = {**parts, "worker": working} | ({} if consuming is None else {"consumer": consuming})
+            background.append(group.create_task(answer_probes(app, stop, told, listener, gallery_dl)))
         await stop.wait()
         log.info("stopping")
         if consumer is not None and consuming is not None:
@@ -205,51 +236,18 @@ async def _serve(app: App, stop: asyncio.Event, listener: socket.socket | None) 
             task.cancel()
 
 
-async def _answer(app: App, stop: asyncio.Event, listener: socket.socket) -> None:
-    """Over HTTP, until cancelled. What that needs is imported here: no other command pays for it."""
-    from .web.application import make_application
-    from .web.readiness import Check, Readiness
-    from .web.server import answer
+def _heartbeat(app: App, slots: int) -> Heartbeat:
+    async def report() -> dict[str, Any]:
+        memory = await app.pool.memory()
+        broker = app.broker
+        return {
+            "runs": [run.report() for run in app.tally.underway(app.runner.performed())],
+            "broker": None if broker is None else broker.last_problem or "ok",
+            "memory": None if memory is None else memory.private,
+            "trouble": app.calls.trouble,
+        }
 
-    async def service() -> str | None:
-        return "it is stopping" if stop.is_set() else None
-
-    async def broker() -> str | None:
-        return app.broker.last_problem if app.broker is not None else None
-
-    async def catalog() -> str | None:
-        await app.calls(outbox.depth)
-        return app.calls.trouble  # one that can be read may still take no writes
-
-    async def content_root() -> str | None:
-        problem = await app.remover.look_at_root()
-        return problem or await asyncio.to_thread(_folder_problem, app.settings)
-
-    async def gallery() -> str | None:
-        await app.pool.start()  # it runs: nothing happens; it has died, or is out of date: what the next run would do
-        return None
-
-    checks: dict[str, Check] = {
-        "service": service,
-        "catalog": catalog,
-        "content_root": content_root,
-        "gallery": gallery,
-    }
-    if app.broker is not None:
-        checks["broker"] = broker
-    await answer(make_application(Readiness(checks), app.settings.http_token), listener)
-
-
-def _folder_problem(settings: Settings) -> str | None:
-    """Why nothing can be downloaded into CONTENT_ROOT."""
-    root = settings.content_root
-    if not os.access(root, os.W_OK | os.X_OK):
-        return f"CONTENT_ROOT is not there, or cannot be written: {root}"
-    free = free_space(root)
-    if free == 0:
-        return f"no space is left in CONTENT_ROOT: {root}"
-    short = shortage(free, 0, parse_size(settings.min_free_space), f"CONTENT_ROOT ({root})")
-    return None if short is None else short.detail
+    return Heartbeat(app.calls, app.name, slots, report)
 
 
 async def _keep_trash_small(app: App) -> None:
@@ -295,7 +293,10 @@ async def sync(
     check_url(url)
     folder = check_content_path(to) if to is not None else None
     async with build(settings, observer) as app, asyncio.TaskGroup() as group:
-        background = [group.create_task(app.worker.keep_leases())]
+        background = [
+            group.create_task(app.worker.keep_leases()),
+            group.create_task(_heartbeat(app, slots=1).run(after=1.0)),
+        ]
         try:
             if app.broker is not None and app.relay is not None:
                 background += [group.create_task(app.broker.run()), group.create_task(app.relay.run())]
@@ -393,6 +394,7 @@ async def post_order(settings: Settings, order: Order) -> str:
         raise SettingsError("no broker is set; set RABBITMQ_HOST or AMQP_URL, or run: http-downloader sync URL")
     message_id = str(uuid.uuid4())
     body = {"source_id": order.source_id, "url": order.url, "content_path": order.content_path}
+    body |= {} if order.priority is None else {"priority": order.priority}
     running = asyncio.create_task(broker.run())
     try:
         await _connect(broker)
@@ -450,11 +452,22 @@ def make_broker(settings: Settings, *, consume: bool) -> Broker | None:
         return None
     orders, rejected = settings.amqp_q_sync_http_src_orders, settings.rejected_orders_queue
     queues = dict.fromkeys([orders, rejected, *_event_format(settings).queues.values()])
-    topology = Topology(exchange=settings.amqp_exchange, queues=tuple(queues), durable=settings.amqp_queues_durable)
+    topology = Topology(
+        exchange=settings.amqp_exchange,
+        queues=tuple(queues),
+        durable=settings.amqp_queues_durable,
+        quorum=settings.amqp_queue_type == "quorum",
+    )
+    tls = Tls(
+        ca=settings.amqp_tls_ca,
+        certificate=settings.amqp_tls_cert,
+        key=settings.amqp_tls_key,
+        key_password=settings.amqp_tls_key_password,
+    )
     try:
-        return Broker(url, topology, orders_queue=orders if consume else None)
+        return Broker(url, topology, orders_queue=orders if consume else None, tls=tls)
     except ValueError as error:
-        raise SettingsError(f"AMQP_URL is wrong: {error}") from None
+        raise SettingsError(f"{'AMQP_URL' if settings.amqp_url else 'RABBITMQ_HOST'} is wrong: {error}") from None
 
 
 def _event_format(settings: Settings) -> EventFormat:
@@ -486,7 +499,7 @@ def _runner_settings(settings: Settings) -> RunnerSettings:
     return RunnerSettings(
         content_root=settings.content_root,
         runtime_path=settings.runtime_path,
-        cookies_folder=settings.config_path / "cookies",
+        cookies_folder=settings.cookies_folder,
         allowed_networks=settings.allowed_networks,
         refresh_changed=settings.refresh_changed,
         lanes=settings.downloads_per_source,
@@ -498,6 +511,11 @@ def _runner_settings(settings: Settings) -> RunnerSettings:
         durable=settings.durable,
         min_free_space=parse_size(settings.min_free_space),
     )
+
+
+def cookies_stay(folder: Path) -> bool:
+    """Whether there are cookie files that cannot be replaced, as in a mounted secret."""
+    return any(folder.glob("*.txt")) and not os.access(folder, os.W_OK)
 
 
 def hook_scripts(settings: Settings) -> dict[EventType, HookScript]:
@@ -541,5 +559,9 @@ def _signals(first: Callable[[], object], second: Callable[[], object] | None = 
             loop.remove_signal_handler(number)
 
 
-def _ignore(_claim: Claim, _update: Update) -> None:
-    pass
+def _both(first: Observer, second: Observer) -> Observer:
+    def tell(claim: Claim, update: Update) -> None:
+        first(claim, update)
+        second(claim, update)
+
+    return tell

@@ -36,7 +36,7 @@ def main() -> NoReturn:
 
 
 def _report(error: BaseException) -> int:
-    from ..logs import redact
+    from ..logs import redact, tell
 
     leaf = _leaf(error)
     if isinstance(leaf, SystemExit):
@@ -45,19 +45,18 @@ def _report(error: BaseException) -> int:
         return Exit.CANCELLED
     if isinstance(leaf, DownloaderError):
         lines = _fitting(redact(leaf.told)).splitlines()
-        print("http-downloader: " + "\n".join(map(visible, lines)), file=sys.stderr)
+        tell("http-downloader: " + "\n".join(map(visible, lines)))
         return leaf.exit_code
     if isinstance(leaf, OSError) and leaf.errno in _DISK_TROUBLE and leaf.filename is None:
         _give_up_output()
-        print(
+        tell(
             f"http-downloader: writing has failed: {leaf.strerror}; look at the disk of RUNTIME_PATH, and at what takes"
-            " the output of this command",
-            file=sys.stderr,
+            " the output of this command"
         )
         return Exit.UNAVAILABLE
     words = visible(" ".join(redact(f"{type(leaf).__name__}: {leaf}").split()))
-    print(f"http-downloader: this should not have happened: {_fitting(words)}", file=sys.stderr)
-    print(_keep_details(redact("".join(traceback.format_exception(error)))), file=sys.stderr)
+    tell(f"http-downloader: this should not have happened: {_fitting(words)}")
+    tell(_keep_details(redact("".join(traceback.format_exception(error)))))
     return Exit.INTERNAL
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -12,18 +13,20 @@ import typer
 
 from .. import __version__, faults  # noqa: F401 - every command refuses a FAULT_AT that says nothing
 from ..app import post_order, serve
-from ..catalog import content, files, journal, migrations
+from ..catalog import content, files, journal, upgrades
 from ..catalog.engine import Catalog, open_catalog, utcnow
 from ..domain.errors import SettingsError
 from ..domain.files import FileState
-from ..domain.orders import MAX_SOURCE_ID, check_remote_deletes, make_order
-from ..logs import configure_logs, redact
+from ..domain.orders import HIGHEST_PRIORITY, MAX_SOURCE_ID, check_remote_deletes, make_order
+from ..logs import configure_logs, name_process, redact, tell
 from ..settings import Settings, load_settings, suspicious_names, take_secrets_from_environment
+from ..sync.identity import new_name
 from ..sync.trash import RootMarker
 from . import demo as demo_command
 from . import doctor as doctor_command
-from . import rehearse, show, synchronize, verify
+from . import rehearse, restore, show, synchronize, verify
 from . import removals as removals_command
+from . import status as status_command
 
 commands = typer.Typer(
     name="http-downloader",
@@ -70,12 +73,15 @@ def root(
     pass
 
 
-def _settings() -> Settings:
+def _settings(*, of_service: bool = False) -> Settings:
+    """`of_service`: what is wrong with them is a line of its log already."""
     settings = load_settings()
     redact.learn(settings.secrets)
     take_secrets_from_environment()
+    if of_service:
+        configure_logs(settings.log_level, settings.log_format, service=True)
     for sentence in suspicious_names():
-        typer.echo(f"warning: {sentence}", err=True)
+        tell(f"warning: {sentence}", logging.WARNING)
     return settings
 
 
@@ -124,9 +130,8 @@ def sync_command(
 @commands.command("serve")
 def serve_command() -> None:
     """Run as a service: take orders from the broker, synchronize, send events. Ends on SIGTERM or Ctrl-C."""
-    settings = _settings()
-    configure_logs(settings.log_level, settings.log_format)
-    asyncio.run(serve(settings))
+    name_process(name := new_name())
+    asyncio.run(serve(_settings(of_service=True), name))
 
 
 @commands.command("order")
@@ -134,18 +139,32 @@ def order_command(
     url: Annotated[str, typer.Argument(help="The gallery's URL.")],
     source_id: Annotated[int, typer.Option(max=MAX_SOURCE_ID, metavar="N", help="Id of the source.")],
     to: Annotated[str, typer.Option("--to", metavar="PATH", help="Folder below CONTENT_ROOT.")],
+    priority: Annotated[
+        int | None,
+        typer.Option(min=0, max=HIGHEST_PRIORITY, metavar="N", help="0 to 9; the highest is served first. Default: 0."),
+    ] = None,
 ) -> None:
     """Post an order to the broker, for a service to carry out. Prints its message id."""
     settings = _settings()
     configure_logs("ERROR", settings.log_format)
-    print(asyncio.run(post_order(settings, make_order(source_id, url, to))))
+    print(asyncio.run(post_order(settings, make_order(source_id, url, to, priority=priority))))
+
+
+@commands.command("status")
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Print it once, also on a terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show how all workers do that share the catalog, what waits, and what needs somebody. Live, until Ctrl-C."""
+    status_command.run(_settings(), once=once, as_json=as_json)
 
 
 @sources.callback()
 def sources_command(context: typer.Context, as_json: Json = False) -> None:
     """List the sources and how their last run ended."""
     if context.invoked_subcommand is None:
-        show.sources(journal.list_sources(_catalog(_settings())), as_json=as_json)
+        catalog = _catalog(_settings())
+        show.sources(lambda after: journal.list_sources(catalog, after=after), as_json=as_json)
 
 
 @sources.command("edit")
@@ -337,10 +356,18 @@ def demo(
 
 
 @db.command("upgrade")
-def db_upgrade() -> None:
-    """Bring the catalog's schema up to date."""
-    catalog = open_catalog(_settings().catalog_url, upgrade=True)
-    print(f"{catalog.address} has schema {migrations.newest()}")
+def db_upgrade(
+    check: Annotated[bool, typer.Option("--check", help="Only tell what would be done; change nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although workers run that cannot go on with the new schema: they stop.")
+    ] = False,
+) -> None:
+    """Bring the catalog's schema up to date. `--check` ends with code 6 when there is something to do."""
+    url = _settings().catalog_url
+    if check:
+        raise typer.Exit(show.upgrade(upgrades.plan(url)))
+    catalog = open_catalog(url, upgrade=True, force=force)
+    print(f"{catalog.address} has schema {catalog.revision}")
 
 
 @db.command("mark-root")
@@ -354,11 +381,18 @@ def db_mark_root() -> None:
     print(f"{settings.content_root} is marked")
 
 
+@db.command("restored")
+def db_restored() -> None:
+    """Say that the catalog was restored from a backup: what runs from now on is told under names that are new."""
+    settings = _settings()
+    print(f"the catalog goes on as {restore.begin_anew(settings, _catalog(settings))}")
+
+
 @db.command("show")
 def db_show(as_json: Json = False) -> None:
     """Where the catalog is, and which schema it has."""
     catalog = _catalog(_settings())
-    facts = {"address": catalog.address, "schema": migrations.newest(), "identity": catalog.identity}
+    facts = {"address": catalog.address, "schema": catalog.revision, "identity": catalog.identity}
     print(json.dumps(facts) if as_json else "\n".join(f"{key:9} {value}" for key, value in facts.items()))
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 
-from ..app import check_broker, hook_scripts
+from ..app import check_broker, cookies_stay, hook_scripts
 from ..catalog import content, outbox
 from ..catalog.engine import open_catalog
 from ..domain.errors import ContentError, DownloaderError, Exit, SettingsError, WebError
@@ -90,11 +90,12 @@ async def _gallery(settings: Settings) -> str:
 
 
 def _cookies(settings: Settings) -> str:
-    folder = settings.config_path / "cookies"
+    folder = settings.cookies_folder
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     for file in files:
         _read_cookies(file)
-    return f"{len(files)} file(s) in {folder}"
+    stay = ", read-only: what sites renew is not saved" if cookies_stay(folder) else ""
+    return f"{len(files)} file(s) in {folder}{stay}"
 
 
 def _read_cookies(file: Path) -> None:
@@ -123,7 +124,7 @@ def _broker(settings: Settings) -> str:
     if settings.broker_url is None:
         return "none set: embedded mode"
     asyncio.run(check_broker(settings))
-    where = settings.rabbitmq_host or "AMQP_URL"
+    where = "AMQP_URL" if settings.amqp_url else settings.rabbitmq_host
     return f"{where} answers; queues and exchange are there"
 
 

@@ -21,6 +21,7 @@ from ..domain.reasons import Reason
 from ..domain.runs import Counts, Ending, RunState
 from ..domain.secrets import masked
 from ..gallery.messages import Expects, Logged, Progress, Waiting
+from ..sync.tally import Speed
 from ..sync.updates import FileFailed, Finished, Started, Update
 from .literal import literal
 
@@ -115,7 +116,7 @@ class LiveDisplay(PlainDisplay):
         """What is under way, by name."""
         self._wait: tuple[float, str] | None = None
         self._bytes = 0
-        self._speed = _Speed()
+        self._speed = Speed()
         # Last: it draws at once.
         self._live = Live(console=self.console, refresh_per_second=10, transient=True, get_renderable=self._draw)
 
@@ -198,23 +199,6 @@ def _short(folder: Path) -> str:
 def _is_told(record: Logged) -> bool:
     """Warnings; those about a transfer are told once, with the file that failed for good."""
     return record.level >= WARNING and not record.logger.startswith("download")
-
-
-class _Speed:
-    """Bytes per second over the last few seconds."""
-
-    SPAN = 5.0
-
-    def __init__(self) -> None:
-        self._samples: list[tuple[float, int]] = []
-
-    def add(self, count: int) -> None:
-        self._samples.append((time.monotonic(), max(count, 0)))
-
-    def per_second(self) -> float:
-        now = time.monotonic()
-        self._samples = [sample for sample in self._samples if now - sample[0] < self.SPAN]
-        return sum(count for _, count in self._samples) / self.SPAN
 
 
 def _bar(label: str, done: int, total: int | None) -> RenderableType:

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from ..catalog import journal
 from ..catalog.engine import Catalog
+from ..catalog.upgrades import Plan
 from ..domain.characters import json_line, visible
-from ..domain.errors import SettingsError
+from ..domain.errors import Exit, SettingsError
 from ..domain.secrets import masked
 from .literal import literal
 
@@ -23,8 +24,19 @@ WIDTHS = {"run_id": 11, "source_id": 13, "state": 12, "started_at": 11, "new": 4
 """Characters that a column keeps however narrow the terminal is."""
 
 
-def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    shown = [
+Page = Callable[[int], list[dict[str, Any]]]
+"""The rows after the one with this id, up to some number."""
+
+
+def _all(page: Page) -> Iterable[dict[str, Any]]:
+    after = 0
+    while rows := page(after):
+        yield from rows
+        after = rows[-1]["id"]
+
+
+def sources(page: Page, *, as_json: bool) -> None:
+    shown = (
         {
             "source_id": row["id"],
             "url": masked(row["url"]),
@@ -35,8 +47,8 @@ def sources(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             "synchronized_at": time(row["synchronized_at"]),
             "remote_deletes": row["remote_deletes"],
         }
-        for row in rows
-    ]
+        for row in _all(page)
+    )
     table(shown, as_json, ("source_id", "state", "synchronized_at", "content_path", "reason", "url"), "no sources yet")
 
 
@@ -79,15 +91,9 @@ def run_log(catalog: Catalog, run_id: str) -> None:
     print("\n".join(map(visible, row["log"].splitlines())))
 
 
-def files(page: Callable[[int], list[dict[str, Any]]], *, as_json: bool) -> None:
-    def all_rows() -> Iterable[dict[str, Any]]:
-        after = 0
-        while rows := page(after):
-            yield from (_file(row) for row in rows)
-            after = rows[-1]["id"]
-
+def files(page: Page, *, as_json: bool) -> None:
     columns = ("source_id", "state", "size", "filename", "title", "downloaded_at")
-    table(all_rows(), as_json, columns, "no files yet")
+    table((_file(row) for row in _all(page)), as_json, columns, "no files yet")
 
 
 def _file(row: dict[str, Any]) -> dict[str, Any]:
@@ -150,3 +156,16 @@ def _cell(column: str, value: object) -> str:
     if column == "state":
         return f"[{_COLOURS.get(text, 'default')}]{literal(text)}[/]"
     return literal(text)
+
+
+def upgrade(plan: Plan) -> int:
+    """What an upgrade would do, a line for each step. Returns the exit code: whether there is something to do."""
+    print(f"{plan.address} has {f'schema {plan.found}' if plan.found else 'no schema yet'}")
+    for step in plan.steps:
+        who = f"only programs that know {step.works_with} can go on" if step.works_with else "older programs can go on"
+        print(f"{step.revision}  {step.title.rstrip('.')} ({who})" if plan.found else f"{step.revision}  {step.title}")
+    if plan.shut_out:
+        print(f"workers that run now and would have to stop: {', '.join(plan.shut_out)}")
+    if not plan.steps:
+        print("there is nothing to do")
+    return Exit.UNAVAILABLE if plan.steps else Exit.OK
