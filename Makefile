@@ -15,7 +15,7 @@ ROUNDS ?= 20
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sync serve test test-long torture bench bench-quick lint types contracts check lock clean
+.PHONY: help demo sync serve test test-long torture fleet bench bench-quick lint types contracts check lock clean
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -41,12 +41,16 @@ test-long: $(READY) ## Run the tests that take minutes
 torture: $(READY) ## Kill everything at random, and check that nothing is lost: make torture [ROUNDS=200] [SEED=1]
 	@$(BIN)/python -m tests.torture --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
-bench: $(READY) ## Measure side by side with gallery-dl (20 minutes): make bench [ARGS="--only resync"]
-	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq
+fleet: $(READY) ## Four workers, two killed and one paused, on two databases (10 minutes): make fleet [SEED=1]
+	@PYTHON=$(BIN)/python scripts/services.sh postgresql mariadb
+	@$(BIN)/python -m tests.fleet --seed $(SEED) $(ARGS)
+
+bench: $(READY) ## Measure side by side with gallery-dl (40 minutes): make bench [ARGS="--only resync"]
+	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
 bench-quick: $(READY) ## The same in small, under 2 minutes; fails only when a row is half as good as its goal
-	@PYTHON=$(BIN)/python scripts/services.sh rabbitmq
+	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
 	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
 
 lint: $(READY) ## Check style and formatting with ruff

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import filler
 from benchmarks.figures import BenchmarkError, Goal, Judged, Line, Side, interleaved, percentile
 from benchmarks.memory import MEGABYTE, PeakWatch, private
 from benchmarks.publishing import publish_confirmed
-from benchmarks.sides import CommandLine, Ours, our_service
+from benchmarks.sides import CommandLine, Ours, our_service, our_workers
 from benchmarks.site import Sites, SiteSettings
+from http_downloader.catalog.engine import open_catalog
+from tests import hot_calls
+from tests.databases import database
 
 PICTURE = 20_000
 TINY = 200
@@ -38,6 +43,7 @@ class Sizes:
     slow_sites: int = 50
     slow_files: int = 20
     rows: int = 5_000_000
+    shared_orders: int = 80
     with_cold_start: bool = True
     """Measure the `sync` command beside the service: in a small gallery its start is most of the time."""
 
@@ -53,7 +59,7 @@ QUICK = Sizes(
     paced=100,
     slow_sites=12,
     slow_files=2,
-    rows=100_000,
+    rows=30_000,
     with_cold_start=False,
 )
 """As many repetitions as in full size, so that one figure that something else on the machine has spoilt is not the
@@ -342,6 +348,64 @@ def orders(home: Path, sizes: Sizes) -> Iterator[Line]:
     )
 
 
+SHARED_SITES = 16
+SLOTS = 2
+SHARED_FILES = 4
+SLOW = 0.75
+
+
+def workers(home: Path, sizes: Sizes) -> Iterator[Line]:
+    """One, two and four services on one broker and one PostgreSQL: sites that take their time, more of them than slots."""
+    settings = [SiteSettings(files=SHARED_FILES, size=PICTURE, listing_latency=SLOW, file_latency=SLOW)] * SHARED_SITES
+    with contextlib.ExitStack() as started:
+        sites = started.enter_context(Sites(*settings))
+        sides: dict[str, Side] = {}
+        for count in (1, 2, 4):
+            place = home / str(count)
+            url = started.enter_context(database("postgresql", place, durable=True))
+            runs = {"SYNC_CONCURRENCY": SLOTS, "DATABASE_URL": url}
+            ours = started.enter_context(our_workers(place, count, **runs))
+            sides[str(count)] = functools.partial(_order_new, ours, sites, sizes.shared_orders)
+        figures = interleaved(sizes.repetitions, sides)
+    what = f"{sizes.shared_orders} orders, each with {SHARED_FILES} new files, {SHARED_SITES} sites with {1000 * SLOW:.0f} ms latency"
+    facts: dict[str, object] = {"SYNC_CONCURRENCY": SLOTS, "DATABASE_URL": "postgresql://…"}
+    yield Line(
+        row="workers",
+        what=f"{what}: 1 worker",
+        unit="orders/s",
+        ours=figures["1"],
+        goal=None,
+        judged=Judged.OURS,
+        settings=dict(facts),
+    )
+    for count, limit in (("2", 1.8), ("4", 3.4)):
+        yield Line(
+            row="workers",
+            what=f"– {count} workers",
+            unit="orders/s",
+            ours=figures[count],
+            other=figures["1"],
+            against="1 worker",
+            goal=Goal(limit=limit, judged=Judged.RATIO, at_least=True),
+            settings=dict(facts),
+        )
+
+
+def _order_new(ours: Ours, sites: Sites, count: int, repetition: int) -> float:
+    """Orders per second, from the first order to the last `source synchronized`; each source is a new one."""
+    began = time.perf_counter()
+    for number in range(count):
+        name = f"{repetition}-{number}"
+        ours.order(sites.url(name, number % SHARED_SITES), 1 + repetition * count + number, name)
+    ours.wait_synchronized(count)
+    took = time.perf_counter() - began
+    ours.expect("downloaded", count * SHARED_FILES)
+    found = sum(len(list(ours.folder(f"{repetition}-{number}").iterdir())) for number in range(count))
+    if found != count * SHARED_FILES:
+        raise BenchmarkError(f"{found} files came in, not {count * SHARED_FILES}")
+    return count / took
+
+
 def durability(home: Path, sizes: Sizes) -> Iterator[Line]:
     """What it costs that every file has reached the disk before the catalog has it: small files, no latency."""
     settings = SiteSettings(files=sizes.new_files, size=PICTURE)
@@ -430,28 +494,60 @@ def _most_private(ours: Ours, sites: Sites, count: int) -> int:
     return most
 
 
-SMALL_CATALOG = 10_000
+ENGINE_NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
 
 
 def big_catalog(home: Path, sizes: Sizes) -> Iterator[Line]:
-    """The same source in a small and in a huge catalog: work must grow with the source, and not with the catalog."""
-    with Sites(SiteSettings(files=sizes.known, size=TINY)) as sites:
-        sides = {}
-        for name, rows in (("small", SMALL_CATALOG), ("big", sizes.rows)):
-            filler.fill(home / name, rows)
-        with our_service(home / "small") as small, our_service(home / "big") as big:
-            for name, ours in (("small", small), ("big", big)):
-                sides[name] = _Known(ours, sites, CommandLine(home / f"bare-{name}"), sizes.known).ours
-            figures = interleaved(sizes.repetitions, sides)
-    yield Line(
-        row="big-catalog",
-        what=f"re-synchronize {sizes.known:,} files beside {sizes.rows:,} rows of other sources",
-        unit="s",
-        ours=figures["big"],
-        other=figures["small"],
-        against=f"ours beside {SMALL_CATALOG:,} rows",
-        goal=Goal(limit=1.2, judged=Judged.RATIO),
-    )
+    """The same source in an empty and in a huge catalog: work must grow with the source, and not with the catalog."""
+    for engine, name in ENGINE_NAMES.items():
+        with (
+            Sites(SiteSettings(files=sizes.known, size=TINY)) as sites,
+            database(engine, home) as empty,
+            database(engine, home) as full,
+        ):
+            _fill(full, sizes)
+            figures = _side_by_side({"empty": empty, "full": full}, home / engine, sites, sizes)
+            _check_plans(full, sizes)
+        yield Line(
+            row="big-catalog",
+            what=f"{name}: re-synchronize {sizes.known:,} files beside {sizes.rows:,} files of other sources",
+            unit="s",
+            ours=figures["full"],
+            other=figures["empty"],
+            against="ours in an empty catalog",
+            goal=Goal(limit=1.2, judged=Judged.RATIO),
+            settings={"DATABASE_URL": f"{engine}://…"},
+        )
+
+
+def _fill(url: str, sizes: Sizes) -> None:
+    catalog = open_catalog(url)
+    # None of the runs is queued: the service would begin them.
+    filler.fill(catalog, replace(hot_calls.shape(sizes.rows), queued=0))
+    catalog.close()
+
+
+def _side_by_side(urls: dict[str, str], home: Path, sites: Sites, sizes: Sizes) -> dict[str, list[float]]:
+    with contextlib.ExitStack() as services:
+        sides: dict[str, Side] = {}
+        for name, url in urls.items():
+            ours = services.enter_context(our_service(home / name, DATABASE_URL=url))
+            known = _Known(ours, sites, CommandLine(home / f"bare-{name}"), sizes.known)
+            known.ours(0)  # what the fill has left to do is done before anything is measured
+            sides[name] = known.ours
+        return interleaved(sizes.repetitions, sides)
+
+
+def _check_plans(url: str, sizes: Sizes) -> None:
+    """What `make test` checks in a smaller catalog. In quick sizes planners may rightly choose otherwise."""
+    catalog = open_catalog(url)
+    try:
+        world = hot_calls.world_of(catalog)
+        problems = [problem for name in hot_calls.CALLS if (problem := hot_calls.too_much(world, name))]
+        if problems and sizes.rows >= 1_000_000:
+            raise BenchmarkError("\n".join(problems))
+    finally:
+        catalog.close()
 
 
 ROWS: dict[str, Row] = {
@@ -461,7 +557,11 @@ ROWS: dict[str, Row] = {
     "big-file": big_file,
     "durability": durability,
     "orders": orders,
+    "workers": workers,
     "latency": latency,
     "slow-sites": slow_sites,
     "big-catalog": big_catalog,
 }
+
+NOT_QUICK = frozenset({"workers"})
+"""Rows that say nothing in small: what they measure is mostly waiting."""

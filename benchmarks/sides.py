@@ -154,6 +154,18 @@ def our_service(home: Path, **settings: object) -> Iterator[Ours]:
             yield ours
 
 
+@contextlib.contextmanager
+def our_workers(home: Path, count: int, **settings: object) -> Iterator[Ours]:
+    """So many services, each as on a machine of its own: they share broker, catalog, mirror and configuration."""
+    with contextlib.ExitStack() as started:
+        ours = started.enter_context(our_service(home / "1", **settings))
+        shared = {"CONTENT_ROOT": ours.installation.content, "CONFIG_PATH": ours.installation.config}
+        for number in range(2, count + 1):
+            installation = _installation(home / str(number), ours.queues, {**settings, **shared})
+            started.enter_context(Service(installation))
+        yield ours
+
+
 def _installation(home: Path, queues: Queues, settings: dict[str, object]) -> Installation:
     installation = Installation(home, **queues.settings, **settings)
     installation.env = without_proxies(installation.env)

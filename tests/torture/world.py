@@ -11,7 +11,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +27,7 @@ from tests.installation import Installation, Service, gallery_processes, wait_un
 from tests.proxy import Proxy
 from tests.site import FaultySite, Post, cut, hang_up, status
 
-from .plan import SITES, SOURCES, SOURCES_PER_SITE, Change, Life, Mishap, Round, Trouble
+from .plan import SITES, SOURCES_PER_SITE, Change, Life, Mishap, Round, Trouble
 from .promises import Observed, Row, Told
 
 ORDERS, EVENTS = "torture.orders", "torture.events"
@@ -68,8 +68,17 @@ GARBAGE = (
 class World:
     """`troubles` counts what happened, `seen` is what is known of it."""
 
-    def __init__(self, home: Path, node: BrokerNode, catalog: str, workers: int = 1) -> None:
-        """`catalog`: the URL of an empty database."""
+    def __init__(
+        self,
+        home: Path,
+        node: BrokerNode,
+        catalog: str,
+        workers: int = 1,
+        sites: Sequence[FaultySite] | None = None,
+        sources_per_site: int = SOURCES_PER_SITE,
+        **settings: object,
+    ) -> None:
+        """`catalog`: the URL of an empty database. Sources count from 1, those of the first site first."""
         self.troubles: Counter[str] = Counter()
         self.seen = Observed()
         self.files = 0
@@ -77,35 +86,36 @@ class World:
         self._proxy = Proxy(node.port)
         self._url = catalog
         self._catalog = make_engine(catalog)
-        self._machines = [self._machine_of(home, number) for number in range(workers)]
+        self._machines = [self._machine_of(home, number, settings) for number in range(workers)]
         self._content = self._machines[0].content
         self._outside = home / "outside"
         self._outside.mkdir()
         for name in ("a.jpg", "b.txt"):
             (self._outside / name).write_text(name)
-        self._sites = [FaultySite() for _ in range(SITES)]
+        self._sites = [FaultySite() for _ in range(SITES)] if sites is None else sites
+        self._sources_per_site = sources_per_site
+        self._sources = range(1, len(self._sites) * sources_per_site + 1)
         self._next_post = 1
-        self._running: dict[int, Service] = {}
+        self.running: dict[int, Service] = {}
         """The services that have been started and not ended yet, by the number of their machine."""
         self._services: list[Service] = []
         """Those of this round."""
-        self._posts: dict[int, dict[int, Post]] = {source: {} for source in SOURCES}
+        self._posts: dict[int, dict[int, Post]] = {source: {} for source in self._sources}
         self._ended_before: set[str] = set()
 
-    def _machine_of(self, home: Path, number: int) -> Installation:
-        """They share the broker, the catalog and the mirror, and nothing else."""
+    def _machine_of(self, home: Path, number: int, settings: Mapping[str, object]) -> Installation:
+        """They share the broker, the catalog, the mirror and the configuration, and nothing else."""
         address = f"amqp://guest:guest@127.0.0.1:{self._proxy.port}/%2F?heartbeat=5"
-        mirror = home / "machine0" / "content"
-        machine = Installation(
-            home / f"machine{number}", **SETTINGS, AMQP_URL=address, DATABASE_URL=self._url, CONTENT_ROOT=mirror
-        )
+        machine = Installation(home / f"machine{number}", **SETTINGS, AMQP_URL=address, DATABASE_URL=self._url)
         machine.configure(TEMPLATE)
+        first = home / "machine0"
+        machine.set(CONTENT_ROOT=first / "content", CONFIG_PATH=first / "config", **settings)
         return machine
 
     def __enter__(self) -> Self:
         for site in self._sites:
             site.start()
-        for source in SOURCES:
+        for source in self._sources:
             folder = self.seen.folders[source] = f"galleries/{source}"
             self.seen.listed[source], self.seen.ever[source] = {}, {}
             foreign = self._content / folder / "holiday.txt"
@@ -115,12 +125,13 @@ class World:
         with self._channel() as channel:
             for queue in (ORDERS, EVENTS, REJECTED):
                 channel.queue_declare(queue, durable=True)
+                channel.queue_purge(queue)  # of a world before this one, at the same node
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for service in self._running.values():
+        for service in self.running.values():
             service.kill()
         self._proxy.close()
         for site in self._sites:
@@ -140,22 +151,23 @@ class World:
             service.log_file.unlink(missing_ok=True)
         self._services.clear()
         for change in plan.changes:
-            self._change(change)
+            self.change(change)
         for site in self._sites:
             site.file_latency = plan.file_latency
-        self._post(plan.orders, plan.garbage)
+        self.post(plan.orders, plan.garbage)
         for number, life in enumerate(plan.lives):
             self._live(life, plan.later_orders if number == 0 else ())
         for site in self._sites:
             site.clear_rules()
             site.file_latency = 0.0
-        self._start_all()
-        self._drain()
-        for number in list(self._running):
-            self._stop(number)
-        self._look()
+        self.start_all()
+        self.drain()
+        for number in list(self.running):
+            self.stop(number)
+        self.look()
 
-    def _change(self, change: Change) -> None:
+    def change(self, change: Change) -> None:
+        """The galleries as they are from now on, until the next change."""
         posts, site = self._posts[change.source], self._site(change.source)
         gone = sorted(posts)[: int(len(posts) * change.removed)]
         site.remove(*gone)
@@ -165,15 +177,15 @@ class World:
             number, self._next_post = self._next_post, self._next_post + 1
             body = picture(number, 16, 16)
             body += random.Random(number).randbytes(max(size - len(body), 0))
-            post = posts[number] = Post(id=number, tags=(f"s{change.source}",), body=body)
-            site.add(post)
+            posts[number] = Post(id=number, tags=(f"s{change.source}",), folder=f"s{change.source}", body=body)
             self.files += 1
+        site.add(*posts.values())
         listed = {_name(site, post): hashlib.sha256(post.content()).hexdigest() for post in posts.values()}
         self.seen.listed[change.source] = listed
         self.seen.ever[change.source] |= listed
         self.seen.ordered.discard(change.source)
 
-    def _post(self, sources: tuple[int, ...], garbage: int) -> None:
+    def post(self, sources: Iterable[int], garbage: int = 0) -> None:
         with self._channel() as channel:
             channel.confirm_delivery()
             for source in sources:
@@ -189,21 +201,21 @@ class World:
                 self.seen.garbage[_publish(channel, body)] = body
 
     def _live(self, life: Life, orders: tuple[int, ...]) -> None:
-        for number in list(self._running):
-            self._kill(number)
-        self._start(0, life.fault)
-        self._start_all()
+        for number in list(self.running):
+            self.kill(number)
+        self.start(0, life.fault)
+        self.start_all()
         began = time.monotonic()
         if orders:
-            self._post(orders, 0)
+            self.post(orders)
         for mishap in life.mishaps:
             self._wait(began + mishap.at)
-            if self._running:
+            if self.running:
                 self._happen(mishap)
         if life.fault:
             self._wait(time.monotonic() + SHORT_SERVICE)
-            if 0 in self._running:  # it may never come to its point
-                self._kill(0)
+            if 0 in self.running:  # it may never come to its point
+                self.kill(0)
 
     def _wait(self, until: float) -> None:
         """Until then, or until a failpoint was reached."""
@@ -211,9 +223,9 @@ class World:
             time.sleep(0.02)
 
     def _has_died(self) -> bool:
-        dead = [number for number, service in self._running.items() if service.has_ended()]
+        dead = [number for number, service in self.running.items() if service.has_ended()]
         for number in dead:
-            self._note_end(self._running.pop(number))
+            self._note_end(self.running.pop(number))
         return bool(dead)
 
     def _note_end(self, service: Service) -> None:
@@ -226,18 +238,18 @@ class World:
     # What happens
 
     def _happen(self, mishap: Mishap) -> None:
-        numbers = list(self._running)
+        numbers = list(self.running)
         number = numbers[int(mishap.choice * len(numbers))]
         match mishap.trouble:
             case Trouble.KILL_SERVICE:
-                self._kill(number)
-                self._start(number, "")
+                self.kill(number)
+                self.start(number, "")
                 return
             case Trouble.STOP_SERVICE:
-                self._stop(number)
-                self._start(number, "")
+                self.stop(number)
+                self.start(number, "")
             case Trouble.KILL_GALLERY:
-                if not self._kill_gallery(self._running[number], mishap.choice):
+                if not self._kill_gallery(self.running[number], mishap.choice):
                     return
             case Trouble.BROKER_RESTART | Trouble.BROKER_KILL:
                 self._node.stop() if mishap.trouble is Trouble.BROKER_RESTART else self._node.kill()
@@ -259,13 +271,13 @@ class World:
                 self._wait(time.monotonic() + 0.5)
                 self._proxy.accept()
             case Trouble.SITE_ERRORS:
-                site = self._sites[int(mishap.choice * SITES)]
+                site = self._sites[int(mishap.choice * len(self._sites))]
                 dice = random.Random(mishap.choice)
                 path = dice.choice((r"/posts\.json", "/data/"))
                 action = dice.choice((status(503), status(500), hang_up(), cut(), status(429, {"Retry-After": "1"})))
                 site.rule(path, action, times=dice.randint(1, 6))
             case Trouble.SITE_DOWN:
-                site = self._sites[int(mishap.choice * SITES)]
+                site = self._sites[int(mishap.choice * len(self._sites))]
                 site.stop()
                 self._wait(time.monotonic() + 1)
                 site.start()
@@ -287,38 +299,38 @@ class World:
 
     # The services
 
-    def _start(self, number: int, fault: str) -> None:
+    def start(self, number: int, fault: str) -> None:
         machine = self._machines[number]
         machine.set(FAULT_AT=fault)
         service = Service(machine)
         self._services.append(service)
         if "=" in fault:
             self.troubles[Trouble.DISK] += 1
-        self._running[number] = service.start()
+        self.running[number] = service.start()
 
-    def _start_all(self) -> None:
+    def start_all(self) -> None:
         for number in range(len(self._machines)):
-            if number not in self._running:
-                self._start(number, "")
+            if number not in self.running:
+                self.start(number, "")
 
-    def _kill(self, number: int) -> None:
-        self._running.pop(number).kill()
+    def kill(self, number: int) -> None:
+        self.running.pop(number).kill()
         self.troubles[Trouble.KILL_SERVICE] += 1
 
-    def _stop(self, number: int) -> None:
-        service = self._running.pop(number)
+    def stop(self, number: int) -> None:
+        service = self.running.pop(number)
         code = service.stop(90)
         if code == -signal.SIGKILL:
             self.troubles[Trouble.FAILPOINT] += 1  # on its way to the end
             return
         assert code == 0, f"the service ended with exit code {code}:\n{service.log[-3000:]}"
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Until every order is answered, and every event out."""
         wait_until(self._is_at_rest, LONGEST_DRAIN, "the end of all runs")
 
     def _is_at_rest(self) -> bool:
-        for service in self._running.values():
+        for service in self.running.values():
             assert not service.has_ended(), f"the service has ended:\n{service.log[-3000:]}"
         time.sleep(0.1)
         with self._channel() as channel:
@@ -327,7 +339,7 @@ class World:
             rejected = channel.queue_declare(REJECTED, passive=True).method.message_count
         if rejected + len(self.seen.rejected) < len(self.seen.garbage):
             return False
-        with self._reading() as db:
+        with self.reading() as db:
             known = {row[0] for row in db("SELECT message_id FROM orders")}
             open_runs = db("SELECT count(*) FROM runs WHERE state IN ('queued', 'running')")[0][0]
             outbox = db("SELECT count(*) FROM outbox")[0][0]
@@ -335,10 +347,10 @@ class World:
 
     # What came of it
 
-    def _look(self) -> None:
+    def look(self) -> None:
         seen = self.seen
         before = self._ended_before
-        with self._reading() as db:
+        with self.reading() as db:
             identity = db("SELECT id FROM catalog")[0][0]
             seen.runs = {f"{identity}-{run}": state for run, state in db("SELECT id, state FROM runs")}
             seen.journal = {}
@@ -378,12 +390,12 @@ class World:
         seen.processes = _left_over(self._content)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[Callable[[str], Sequence[Any]]]:
+    def reading(self) -> Iterator[Callable[[str], Sequence[Any]]]:
         with self._catalog.connect() as db:
             yield lambda question: db.execute(sa.text(question)).all()
 
     def _site(self, source: int) -> FaultySite:
-        return self._sites[(source - 1) // SOURCES_PER_SITE]
+        return self._sites[(source - 1) // self._sources_per_site]
 
     @contextlib.contextmanager
     def _channel(self) -> Iterator[Any]:

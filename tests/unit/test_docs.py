@@ -38,7 +38,8 @@ PAGES = sorted(
     page.relative_to(ROOT)
     for folder in (ROOT, ROOT / "docs", ROOT / "deploy")
     for page in folder.iterdir()
-    if page.suffix in (".md", ".yml", ".example") or page.name in (".env.example", "Dockerfile", "Makefile")
+    if page.suffix in (".md", ".yml", ".yaml", ".service", ".example")
+    or page.name in (".env.example", "Dockerfile", "Makefile")
 )
 ON_LINUX = {
     "content_root": "~/Pictures/http-downloader",
@@ -157,7 +158,7 @@ def test_env_example_can_be_used_as_it_is(plain_home: Path) -> None:
 def test_settings_in_the_pages_exist() -> None:
     """No page names a setting that there is not."""
     known = {name.upper() for name in Settings.model_fields}
-    for page in ("README.md", "docs/architecture.md", "docs/migration.md", "docs/hooks.md"):
+    for page in ("README.md", *(f"docs/{name}.md" for name in ("architecture", "migration", "hooks", "operations"))):
         words = set(re.findall(r"\b(?:AMQP|RABBITMQ|SYNC|SITE|HOOK|LOG|HTTP)_[A-Z_]+\b", (ROOT / page).read_text()))
         assert {word for word in words if word not in known and not word.endswith("_")} == set(), page
 
@@ -187,6 +188,19 @@ def test_every_command_and_option_is_in_the_readme() -> None:
 def test_the_program_s_own_options_are_in_the_readme() -> None:
     for option in typer.main.get_command(commands).params:
         assert f"{max(option.opts, key=len)}`" in README
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=str)
+def test_commands_of_the_pages_exist(page: Path) -> None:
+    """With their options: in code between backticks and in blocks of shell."""
+    known = dict(all_commands())
+    text = (ROOT / page).read_text()
+    for words in re.findall(r"(?:^|`)http-downloader ((?:[a-z][a-z-]*)(?: [^`\n]*)?)", text, re.MULTILINE):
+        parts = words.split("#")[0].split()
+        name = " ".join(parts[:2]) if " ".join(parts[:2]) in known else parts[0]
+        assert name in known, f"{page}: http-downloader {words}"
+        options = {option for given in known[name].params for option in given.opts}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", words)) <= options | {"--help"}, f"{page}: http-downloader {words}"
 
 
 def test_exit_codes() -> None:

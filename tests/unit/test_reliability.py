@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet import report as fleet_report
 from tests.torture import report
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +69,9 @@ def test_enough_is_shown() -> None:
 
 def test_torture_figures_are_those_that_were_stored() -> None:
     assert report.paragraph(json.loads(report.RESULT.read_text())) in PAGE, "python -m tests.torture.report prints it"
+
+
+def test_fleet_figures_are_those_that_were_stored() -> None:
+    result = json.loads(fleet_report.RESULT.read_text())
+    assert fleet_report.paragraph(result) in PAGE, "python -m tests.fleet.report prints it"
+    assert set(result["engines"]) == {"postgresql", "mariadb"}
