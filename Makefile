@@ -30,9 +30,10 @@ sync: $(READY) ## Mirror one gallery: make sync URL=https://… [TO=folder]
 serve: $(READY) ## Run the service; settings come from .env or the environment
 	@$(BIN)/http-downloader serve $(ARGS)
 
+# Most tests wait for services and sites most of the time: there are two at a time for each core.
 test: $(READY) ## Run the tests; finds or starts the services they need: make test [ARGS="-k name"]
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
-	@$(BIN)/python -m pytest -n auto -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist worksteal -m "not long" $(ARGS)
 
 test-long: $(READY) ## Run the tests that take minutes
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
