@@ -329,6 +329,7 @@ def test_a_newer_catalog_is_refused(install: Callable[..., Installation]) -> Non
         assert machine.sync(url_of(site)).returncode == 0
         with sqlite3.connect(machine.runtime / "catalog.sqlite3") as db:
             db.execute("UPDATE alembic_version SET version_num = '9999'")
+            db.execute("UPDATE catalog SET works_with = '9999'")
         done = machine.sync(url_of(site), "--dry-run")
     assert done.returncode == 6
     assert f"sqlite:///{machine.runtime}/catalog.sqlite3 has schema 9999" in done.stderr

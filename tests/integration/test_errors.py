@@ -5,7 +5,6 @@ The classes, the faults of orders and the reasons of runs are looked up in the c
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import sqlite3
 import subprocess
@@ -59,7 +58,15 @@ def newer_catalog(machine: Installation) -> Iterator[None]:
     machine.run("sources")
     with closing(sqlite3.connect(machine.runtime / "catalog.sqlite3")) as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
+        db.execute("UPDATE catalog SET works_with = '9999'")
         db.commit()
+    yield
+
+
+@contextmanager
+def damaged_catalog(machine: Installation) -> Iterator[None]:
+    machine.runtime.mkdir(exist_ok=True)
+    (machine.runtime / "catalog.sqlite3").write_bytes(b"no database " * 1000)
     yield
 
 
@@ -96,6 +103,9 @@ CASES: dict[type[DownloaderError], Case] = {
     ),
     errors.OrderRejected: Case(command=("sync", "ftp://host/a"), thing="'ftp://host/a'", remedy="url must be http://"),
     errors.CatalogError: Case(
+        command=("sources",), before=damaged_catalog, thing="not a database", remedy="put a backup in its place"
+    ),
+    errors.OutgrownError: Case(
         command=("sources",), before=newer_catalog, thing="has schema 9999", remedy="; upgrade http-downloader"
     ),
     errors.BrokerError: Case(
@@ -124,6 +134,7 @@ ELSEWHERE: dict[type[DownloaderError] | OrderFault | Reason, str] = {
     errors.SourceBusyError: "test_catalog.py::test_a_person_waits_for_the_run_of_a_source",
     NoProcessError: "test_disk_faults.py::test_too_many_open_files_in_the_service",
     errors.LeaseLost: "test_catalog.py::test_a_zombie_writes_nothing",
+    Reason.BUSY: "test_leases.py::test_a_frozen_machine_lands_no_file_when_it_thaws",
     Reason.ROOT_NOT_MOUNTED: "test_removals.py::test_the_content_root_is_not_mounted",
     Reason.COOKIES_EXPIRED: "test_removals.py::test_a_cookie_expires_and_the_site_shows_less",
     Reason.EMPTY_LISTING: "test_endings.py::test_an_empty_listing_while_files_are_known",
@@ -266,13 +277,13 @@ def test_every_reason(install: Callable[..., Installation]) -> None:
     fast = {"sleep-request": 0, "retries": 0, "sleep-429": 0}
     machine.configure({"extractor": {"module-sources": [str(folder), None], **fast, "members": members}})
     machine.run("sources")
-    # Longest take the lock that is held (15 s) and the process that says nothing (18 s), both without any work.
+    # Longest takes the process that says nothing (18 s), without any work.
     with FaultySite() as site:
         for code in (401, 404, 429, 500):
             site.rule(f"^/status/{code}", status(code))
         sources = dict(enumerate(provoked_here(), 1))
         submit(machine, {number: site.root + PATHS.get(reason, f"/own/{reason}") for number, reason in sources.items()})
-        with held_lock(machine, sources), Service(machine):
+        with Service(machine):
             wait_until(lambda: len(ended(machine)) == len(sources), 60, "the runs")
     runs = {sources[run["source_id"]]: run for run in machine.runs()}
     assert {reason: run["reason"] for reason, run in runs.items()} == {reason: str(reason) for reason in runs}
@@ -295,16 +306,6 @@ def submit(machine: Installation, urls: dict[int, str]) -> None:
 def ended(machine: Installation) -> list[Any]:
     with closing(open_catalog(f"sqlite:///{machine.runtime}/catalog.sqlite3")) as catalog:
         return [run for run in journal.list_runs(catalog, source_id=None, limit=100) if RunState(run["state"]).ended]
-
-
-@contextmanager
-def held_lock(machine: Installation, sources: dict[int, Reason]) -> Iterator[None]:
-    """The lock of a source that must find itself busy."""
-    (busy,) = [number for number, reason in sources.items() if reason is Reason.BUSY]
-    (machine.runtime / "locks").mkdir(exist_ok=True)
-    with (machine.runtime / "locks" / f"source-{busy}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 # Defects, and what stands around a command
