@@ -50,7 +50,7 @@ bench: $(READY) ## Measure side by side with gallery-dl (40 minutes): make bench
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-bench-quick: $(READY) ## The same in small, under 2 minutes; fails only when a row is half as good as its goal
+bench-quick: $(READY) ## The same in small, about 2 minutes; fails only when a row is half as good as its goal
 	@PYTHON=$(BIN)/python scripts/services.sh $(SERVICES)
 	@$(BIN)/python -m benchmarks.run --quick $(ARGS)
 
