@@ -799,6 +799,24 @@ def test_a_run_that_a_person_waits_for(catalog: Catalog) -> None:
     assert left.run == other
 
 
+def test_leases_are_renewed_after_a_long_outage(catalog: Catalog) -> None:
+    """While the broker is away runs end whose events wait: more than an engine takes in one statement. None of the
+    worker's leases is lost over that."""
+    submit(catalog)
+    ours = claim(catalog)
+    assert ours is not None
+    with catalog.engine.begin() as db:
+        row = dict(db.execute(sa.select(schema.runs).where(schema.runs.c.id == ours.run)).mappings().one())
+        ended = {**row, "state": RunState.SYNCHRONIZED, "owner": "w1"}
+        del ended["id"]
+        for _ in range(7):
+            db.execute(sa.insert(schema.runs), [ended] * 10_000)
+    pass_time(catalog, LEASE / 2)
+    assert journal.renew(catalog, "w1", LEASE, [ours.run]) == {ours.run: ours.fence}
+    with catalog.engine.begin() as db:
+        assert db.execute(sa.select(sa.func.count()).where(schema.runs.c.lease_until <= CLOCK + 30_000)).scalar() == 0
+
+
 def test_many_workers_never_share_a_run_nor_exceed_a_site(catalog: Catalog) -> None:
     """Six workers, 24 runs of three sites, two at a time: every run is performed once, and the limit always holds."""
     for n in range(1, 25):

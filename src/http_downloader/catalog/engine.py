@@ -7,11 +7,11 @@ import functools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, make_url
@@ -24,6 +24,9 @@ from .mounts import network_share
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+AT_ONCE = 1000
+"""Rows that one statement names: after a long outage there may be more than an engine takes."""
 
 ATTEMPTS = 8
 """Times that a transaction is begun when others get in its way."""
@@ -205,6 +208,21 @@ def query(function: Callable[Concatenate[Connection, P], R]) -> Callable[Concate
             raise _translated(catalog, error) from error
 
     return run
+
+
+def update_found(
+    db: Connection, table: sa.Table, found: Sequence[int], condition: sa.ColumnElement[bool], values: Mapping[str, Any]
+) -> int:
+    """Update those of the rows that were found, without a lock, to meet a condition, and still do. Returns how many.
+
+    An UPDATE that searches by an index locks its way along there, on MariaDB also what it then leaves alone, while a
+    worker that ends its run comes from the other side: each waits for the other.
+    """
+    count = 0
+    for start in range(0, len(found), AT_ONCE):
+        some = table.c.id.in_(found[start : start + AT_ONCE])
+        count += db.execute(sa.update(table).where(some, condition).values(**values)).rowcount
+    return count
 
 
 @transaction

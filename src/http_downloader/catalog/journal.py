@@ -20,7 +20,7 @@ from ..domain.removals import RemoteDeletes
 from ..domain.runs import Ending, RunState
 from . import outbox, workers
 from .clock import NOW, in_time, milliseconds
-from .engine import is_repeated, query, transaction
+from .engine import is_repeated, query, transaction, update_found
 from .schema import Instant, catalog, orders, runs, sites, sources
 
 CANDIDATES = 10
@@ -394,23 +394,16 @@ def run_number(run_id: str) -> int:
 
 def _expire(db: Connection) -> None:
     """Give back the runs whose worker has not renewed its lease. The attempt was not its fault: it counts again."""
-    update_found(
+    _update_runs(
         db,
         sa.and_(runs.c.state == RunState.RUNNING, runs.c.lease_until < NOW),
         {"state": RunState.QUEUED, "attempt": runs.c.attempt - 1, "owner": None, "lease_until": None},
     )
 
 
-def update_found(db: Connection, condition: sa.ColumnElement[bool], values: dict[str, Any]) -> int:
-    """Update the runs that meet a condition, found first without a lock. Returns how many.
-
-    An UPDATE that searches by an index locks its way along there, on MariaDB also what it then leaves alone, while a
-    worker that ends its run comes from the other side: each waits for the other.
-    """
+def _update_runs(db: Connection, condition: sa.ColumnElement[bool], values: dict[str, Any]) -> None:
     found = db.execute(sa.select(runs.c.id).where(condition)).scalars().all()
-    if not found:
-        return 0
-    return db.execute(sa.update(runs).where(runs.c.id.in_(found), condition).values(**values)).rowcount
+    update_found(db, runs, found, condition, values)
 
 
 @transaction
@@ -454,7 +447,7 @@ def renew(db: Connection, owner: str, lease: timedelta, performed: list[int]) ->
     still owns.
     """
     at_work = sa.or_(runs.c.state != RunState.RUNNING, runs.c.id.in_(performed))
-    update_found(db, sa.and_(runs.c.owner == owner, at_work), {"lease_until": in_time(lease)})
+    _update_runs(db, sa.and_(runs.c.owner == owner, at_work), {"lease_until": in_time(lease)})
     ours = sa.and_(runs.c.owner == owner, runs.c.state == RunState.RUNNING, runs.c.id.in_(performed))
     return {row.id: row.fence for row in db.execute(sa.select(runs.c.id, runs.c.fence).where(ours))}
 

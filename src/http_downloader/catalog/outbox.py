@@ -12,11 +12,8 @@ from sqlalchemy.engine import Connection
 from ..domain.events import Event, EventType
 from ..domain.runs import RunState
 from .clock import NOW, in_time
-from .engine import query, transaction
+from .engine import query, transaction, update_found
 from .schema import outbox, runs
-
-AT_ONCE = 1000
-"""Runs in one statement: after an outage there may be more than an engine takes."""
 
 
 def add(db: Connection, run: int, events: list[Event], now: datetime) -> None:
@@ -103,14 +100,10 @@ def _with_events(dialect: str) -> sa.FromClause:
 def adopt(db: Connection, owner: str, lease: timedelta) -> int:
     """Take over the events of runs that nobody owns, or whose owner's lease has ended. Returns how many runs."""
     orphaned = sa.and_(runs.c.state != RunState.RUNNING, sa.or_(runs.c.owner.is_(None), runs.c.lease_until < NOW))
-    # Found first, without a lock; and MariaDB walks all runs for an UPDATE with a subquery.
+    # And MariaDB walks all runs for an UPDATE with a subquery.
     events = _with_events(db.dialect.name)
     found = db.execute(sa.select(runs.c.id).join(events, events.c.run == runs.c.id).where(orphaned)).scalars().all()
-    values, count = {"owner": owner, "lease_until": in_time(lease)}, 0
-    for start in range(0, len(found), AT_ONCE):
-        some = runs.c.id.in_(found[start : start + AT_ONCE])
-        count += db.execute(sa.update(runs).where(some, orphaned).values(**values)).rowcount
-    return count
+    return update_found(db, runs, found, orphaned, {"owner": owner, "lease_until": in_time(lease)})
 
 
 @query
