@@ -62,7 +62,9 @@ class _Lookout:
 
 
 def _watch(console: Console, lookout: _Lookout, seen: dict[str, Any]) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal gets back what it showed before
+    # The terminal gets back what it showed before; and what a shell has put into the background ignores Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     trouble, took = "", 0.0
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
